@@ -1,0 +1,109 @@
+"""The tables that walk through the house, as plain arrays. See docs/architecture.md, sections 3 and 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.uint64]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """What is known of every label in every layer, added up over all tasks.
+
+    Rows are sorted by (label, z). Sums of coordinates are about the corner of the label's box,
+    so that they are exact in int64; `too_large` names the labels for which they are not.
+
+    Attributes
+    ----------
+    label : ndarray of uint64, shape (n,)
+    z : ndarray of int64, shape (n,)
+        Layer index in the volume.
+    area : ndarray of int64, shape (n,)
+        Voxels of the label in the layer.
+    sy, sx, syy, sxx, syx : ndarray of int64, shape (n,)
+        Sums of y, x, y², x², y·x over those voxels, about the label's corner, in voxels.
+    y0, y1, x0, x1 : ndarray of int64, shape (n,)
+        Half-open box in the layer, in absolute voxel coordinates.
+    back : ndarray of int64, shape (n, max_gap + 1)
+        Column d - 1: voxels where the same label is also in layer z - d.
+    labels : ndarray of uint64, shape (m,)
+        The labels, sorted.
+    start : ndarray of int64, shape (m + 1,)
+        Rows of label i are ``start[i]:start[i + 1]``.
+    corner_y, corner_x : ndarray of int64, shape (m,)
+        Corner of the label's box.
+    too_large : ndarray of bool, shape (m,)
+        Too large to be a cell: its moments do not fit.
+    """
+
+    label: Labels
+    z: Int
+    area: Int
+    sy: Int
+    sx: Int
+    syy: Int
+    sxx: Int
+    syx: Int
+    y0: Int
+    y1: Int
+    x0: Int
+    x1: Int
+    back: Int
+    labels: Labels
+    start: Int
+    corner_y: Int
+    corner_x: Int
+    too_large: Bool
+
+    def index(self, labels: Labels) -> Int:
+        """Positions of `labels` in ``self.labels`` (all must be there)."""
+        return np.searchsorted(self.labels, labels)
+
+    def row(self, labels: Labels, z: Int) -> Int:
+        """Rows of the pairs (label, z); -1 where the label is not in that layer."""
+        first = self.start[self.index(labels)]
+        last = self.start[self.index(labels) + 1]
+        rows = np.empty(len(labels), np.int64)
+        for i in range(len(labels)):
+            at = first[i] + np.searchsorted(self.z[first[i] : last[i]], z[i])
+            rows[i] = at if at < last[i] and self.z[at] == z[i] else -1
+        return rows
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs of faces that may belong to one cell. Row i: a's end face in layer z, b's start face in z + gap + 1.
+
+    Attributes
+    ----------
+    a, b : ndarray of uint64, shape (n,)
+        Upper (smaller z) and lower label; equal for holes.
+    z, gap, overlap, area_a, area_b : ndarray of int64, shape (n,)
+        Layer of a's face, layers between the faces, facing columns, areas of the two faces, in voxels.
+    hole : ndarray of bool, shape (n,)
+        One label that misses layers: a fill without a merge.
+    sliver : ndarray of bool, shape (n,)
+        Layers below 25% of the one before were passed over to find a face.
+    noise : tuple of tuple of int
+        For each row the labels that lie wholly in its gap layers and are small enough to be absorbed.
+    """
+
+    a: Labels
+    b: Labels
+    z: Int
+    gap: Int
+    overlap: Int
+    area_a: Int
+    area_b: Int
+    hole: Bool
+    sliver: Bool
+    noise: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.a)

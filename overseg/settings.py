@@ -1,0 +1,275 @@
+"""What users type, checked once: the same models serve the command line, the config file, the API and provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from overseg.errors import InputError
+
+Label = Annotated[int, Field(ge=0, lt=2**64)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Range = tuple[int, int]
+
+_SIZE = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
+_REGION = re.compile(r"^\s*(-?\d*)\s*:\s*(-?\d*)\s*$")
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of a size such as ``"4GiB"``, ``"512M"`` or ``1000000``.
+
+    Parameters
+    ----------
+    text : str or int
+        A number with an optional unit. ``K``, ``M``, ``G``, ``T`` and their ``i`` forms are powers of 1024.
+
+    Returns
+    -------
+    int
+        The size in bytes.
+
+    Raises
+    ------
+    ValueError
+        If the text is not a size, or the size is not positive.
+
+    Examples
+    --------
+    >>> parse_size("1.5GiB")
+    1610612736
+    """
+    match = _SIZE.match(str(text))
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write for example 4GiB")
+    size = int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+    if size <= 0:
+        raise ValueError(f"{text!r} is not a size: it must be above zero")
+    return size
+
+
+def parse_region(text: str) -> tuple[Range, Range, Range]:
+    """Half-open voxel ranges (z, y, x) of a region such as ``"0:64,0:512,100:300"``.
+
+    Parameters
+    ----------
+    text : str
+        Three ranges ``start:stop`` joined by commas; all six numbers are needed.
+
+    Returns
+    -------
+    tuple of tuple of int
+        ``((z0, z1), (y0, y1), (x0, x1))`` in voxels.
+
+    Raises
+    ------
+    ValueError
+        If the text is not three non-empty ranges of non-negative numbers.
+
+    Examples
+    --------
+    >>> parse_region("0:64,0:512,100:300")
+    ((0, 64), (0, 512), (100, 300))
+    """
+    ranges = []
+    for part in text.split(","):
+        match = _REGION.match(part)
+        if match is None or not match[1] or not match[2]:
+            raise ValueError(f"{text!r} is not a region: write z0:z1,y0:y1,x0:x1")
+        start, stop = int(match[1]), int(match[2])
+        if start < 0 or stop <= start:
+            raise ValueError(f"range {part.strip()!r} of the region is empty or negative")
+        ranges.append((start, stop))
+    if len(ranges) != 3:
+        raise ValueError(f"{text!r} is not a region: three ranges z0:z1,y0:y1,x0:x1 are needed")
+    return ranges[0], ranges[1], ranges[2]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Settings(_Checked):
+    """What decides the answer. Every field enters the plan hash.
+
+    Attributes
+    ----------
+    voxel_size : tuple of float, optional
+        (z, y, x), any one unit of length; metadata decide when it is not given.
+    background : tuple of int
+        Labels that are no cells.
+    label : str, optional
+        Which labels of an OME-Zarr image group.
+    region : tuple of (int, int), optional
+        Half-open voxel ranges (z, y, x) to work in.
+    kind : {"gap"}
+        Which splits to look for.
+    max_gap : int
+        How many layers may be missing between the parts.
+    model : str
+        A shipped model's name or a model file.
+    preset : {"paper"}, optional
+        The published method as written.
+    emd : {"undecided", "all"}
+        Which candidates get exact earth mover's distances.
+    threshold : float, optional
+        Probability from which parts are merged; the model card's when not given.
+    fill : {"all", "free", "none"}
+        Which voxels restored masks may take: also swallowed ones, only free ones, none.
+    """
+
+    voxel_size: tuple[Positive, Positive, Positive] | None = None
+    background: tuple[Label, ...] = (0,)
+    label: str | None = None
+    region: tuple[Range, Range, Range] | None = None
+    kind: Literal["gap"] = "gap"
+    max_gap: Annotated[int, Field(ge=1, le=16)] = 2
+    model: str = "default"
+    preset: Literal["paper"] | None = None
+    emd: Literal["undecided", "all"] = "undecided"
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    fill: Literal["all", "free", "none"] = "all"
+
+    @field_validator("region", mode="before")
+    @classmethod
+    def _region(cls, value: object) -> object:
+        return parse_region(value) if isinstance(value, str) else value
+
+    @field_validator("background", mode="before")
+    @classmethod
+    def _background(cls, value: object) -> object:
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("background")
+    @classmethod
+    def _sorted(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _preset_is_whole(self) -> Self:
+        if self.preset == "paper" and self.model not in ("default", "paper"):
+            raise ValueError("the preset 'paper' brings its own model: leave out --model")
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """The model in force: the preset's, else the one asked for."""
+        return "paper" if self.preset == "paper" else self.model
+
+
+class RunSettings(_Checked):
+    """Where and with how much to run. None of it changes the answer.
+
+    Attributes
+    ----------
+    device : {"auto", "cpu", "cuda"}
+        Where distances are computed.
+    workers : int, optional
+        Worker processes; from affinity, cgroup and SLURM limits when not given.
+    memory : int, optional
+        Bytes for each worker.
+    scheduler : str, optional
+        Address of a running Dask scheduler.
+    break_lock : bool
+        Take over a lock left by a run on another host.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    memory: int | None = None
+    scheduler: str | None = None
+    break_lock: bool = False
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _memory(cls, value: object) -> object:
+        return parse_size(value) if isinstance(value, str | int) else value
+
+
+def build(**options: Any) -> tuple[Settings, RunSettings]:
+    """Check options by name and sort them into the two models.
+
+    Parameters
+    ----------
+    **options
+        Fields of `Settings` and `RunSettings`; ``None`` means not given.
+
+    Returns
+    -------
+    tuple of Settings and RunSettings
+
+    Raises
+    ------
+    InputError
+        If an option is unknown or has a value that cannot be.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    run = {name: given.pop(name) for name in list(given) if name in RunSettings.model_fields}
+    try:
+        return Settings(**given), RunSettings(**run)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
+        raise InputError(
+            f"{name}: {first['msg'].removeprefix('Value error, ')}",
+            where=f"value {first['input']!r}",
+            remedy="see `overseg correct --help` for what it may be",
+        ) from None
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Options of a TOML file, named as on the command line (dashes or underscores).
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Option names with underscores, and their values.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not TOML, or holds an unknown option.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"cannot read the config file: {error.strerror}",
+            where=str(path),
+            remedy="check the path given to --config",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the config file is not TOML: {error}", where=str(path), remedy="see docs/settings.md"
+        ) from None
+    options = {name.replace("-", "_"): value for name, value in table.items()}
+    known = sorted([*Settings.model_fields, *RunSettings.model_fields])
+    for name in options:
+        if name not in known:
+            raise InputError(
+                f"unknown option {name!r} in the config file",
+                where=str(path),
+                remedy=f"the options are {', '.join(known)}",
+            )
+    return options
+
+
+def canonical(settings: Settings) -> dict[str, Any]:
+    """The settings as plain JSON values, for the plan and its hash."""
+    return settings.model_dump(mode="json")
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a JSON value in canonical form (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
