@@ -1,0 +1,50 @@
+# Everything a user or a contributor runs. Works on a fresh machine with Python 3.11 or newer.
+SHELL  := /bin/bash
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+RUN    := $(BIN)/python
+
+.PHONY: help install demo test lint unit parts bench faults accuracy clean
+
+help:            ## what there is to run
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## environment with overseg and its tested packages
+
+$(STAMP): pyproject.toml constraints.txt
+	@deploy/python.sh $(PYTHON) $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,hpc]'
+	$(RUN) -m overseg.warm
+	@touch $(STAMP)
+
+demo: install    ## a realistic volume with known splits, corrected in place, scored
+	$(RUN) -m overseg.demo demo
+
+test: lint unit parts ## the whole test suite, in parts with their own time budgets
+
+lint: install
+	$(BIN)/ruff check overseg tests benchmarks
+	$(BIN)/ruff format --check overseg tests benchmarks
+	$(BIN)/mypy
+
+unit: install    ## kernels, rooms, refusals: under 10 minutes
+	timeout 600 $(RUN) -m pytest -q -m "not cluster and not fault and not accuracy" tests overseg
+
+parts: install   ## real processes, faults, real volumes
+	timeout 600 $(RUN) -m pytest -q -m "cluster and not fault" tests
+	timeout 900 $(RUN) -m pytest -q -m "fault" tests
+	timeout 600 $(RUN) -m pytest -q -m "accuracy and not cluster and not fault" tests
+
+bench: install   ## figures of benchmarks/README.md
+	$(RUN) -m benchmarks.run
+
+accuracy: install ## benchmarks/accuracy.md, from the real volumes
+	$(RUN) -m benchmarks.accuracy
+
+faults: install  ## benchmarks/faults.md: fifty kills
+	$(RUN) -m benchmarks.faults
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache
