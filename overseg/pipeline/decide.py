@@ -1,0 +1,216 @@
+"""Decide: from probabilities to merges, fills, reviews and keeps, each with a reason.
+
+1. Every candidate gets a wish: merge, review, or keep.
+2. Wishes to merge compete, one partner per end of a label, greedily in the order
+   (p descending, gap, smaller label, larger label), which no layout and no flip can change.
+3. Accepted pairs meet in one union-find; a group is named by its smallest label.
+4. A group over the guard's limits goes to review whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.kernels.tables import Candidates, LayerTable
+
+Float = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.uint64]
+
+MERGE, FILL, REVIEW, KEEP = "merge", "fill", "review", "keep"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Limits beyond which a group of merged labels is shown to a person instead.
+
+    Attributes
+    ----------
+    members : int
+        Labels in one group.
+    volume_ratio : float
+        Voxels of the group over the `volume_quantile` of all labels' voxels.
+    volume_quantile : float
+        Between 0 and 1.
+    least_labels : int
+        With fewer labels in the volume the quantile says nothing and is not used.
+    """
+
+    members: int = 8
+    volume_ratio: float = 3.0
+    volume_quantile: float = 0.99
+    least_labels: int = 50
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """One decision and one reason per candidate, and what follows from them.
+
+    Attributes
+    ----------
+    decision : ndarray of str, shape (n,)
+        ``merge``, ``fill`` (a hole to be filled), ``review`` or ``keep``.
+    reason : ndarray of str, shape (n,)
+    old, new : ndarray of uint64, shape (m,)
+        Relabelled ids, sorted by `old`; `new` is the smallest label of the group.
+    """
+
+    decision: npt.NDArray[np.str_]
+    reason: npt.NDArray[np.str_]
+    old: Labels
+    new: Labels
+
+    def root(self, labels: Labels) -> Labels:
+        """The label that each of `labels` has after the merges."""
+        if not len(self.old):
+            return labels.copy()
+        at = np.minimum(np.searchsorted(self.old, labels), len(self.old) - 1)
+        return np.where(self.old[at] == labels, self.new[at], labels)
+
+
+def decide(
+    candidates: Candidates,
+    layers: LayerTable,
+    p: Float,
+    *,
+    threshold: float,
+    review_from: float,
+    out_of_range: Bool,
+    cut: Labels,
+    guard: Guard | None = None,
+) -> Verdicts:
+    """Decisions for all candidates of one volume at one time.
+
+    Parameters
+    ----------
+    candidates : Candidates
+        n pairs of faces.
+    layers : LayerTable
+        The reconciled table; gives volumes and z-ranges of the labels.
+    p : ndarray of float64, shape (n,)
+        Probability that the two faces belong to one cell.
+    threshold : float
+        Merge from here on.
+    review_from : float
+        Review from here up to the threshold; equal to it for no review band.
+    out_of_range : ndarray of bool, shape (n,)
+        Far outside what the model was trained on: never merged, at most reviewed.
+    cut : ndarray of uint64
+        Labels cut by the region's border: their candidates are at most reviewed.
+    guard : Guard, optional
+        Limits on groups; None for none (the published method has none).
+
+    Returns
+    -------
+    Verdicts
+    """
+    decision, reason = _wishes(candidates, p, threshold, review_from, out_of_range, cut)
+    _match(candidates, p, decision, reason)
+    roots = _groups(candidates, decision)
+    if guard is not None:
+        for group in _oversized(roots, layers, guard):
+            members, why = group
+            inside = np.isin(candidates.a, members) & (decision == MERGE)
+            decision[inside], reason[inside] = REVIEW, why
+            for label in members.tolist():
+                del roots[label]
+    old = np.array(sorted(label for label, root in roots.items() if label != root), np.uint64)
+    new = np.array([roots[label] for label in old.tolist()], np.uint64)
+    return Verdicts(decision.astype(np.str_), reason.astype(np.str_), old, new)
+
+
+def _wishes(
+    candidates: Candidates, p: Float, threshold: float, review_from: float, out_of_range: Bool, cut: Labels
+) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
+    n = len(candidates)
+    decision = np.full(n, KEEP, object)
+    reason = np.full(n, "unlike one cell: p is below the review limit", object)
+    band = (p >= review_from) & (p < threshold)
+    decision[band], reason[band] = REVIEW, "undecided: p lies between the review limit and the threshold"
+    high = p >= threshold
+    decision[high] = np.where(candidates.hole[high], FILL, MERGE)
+    reason[high] = "one cell: p reaches the threshold"
+    strange = high & out_of_range
+    decision[strange], reason[strange] = REVIEW, "far outside the range the model was trained on"
+    touched = (high | band) & (np.isin(candidates.a, cut) | np.isin(candidates.b, cut))
+    decision[touched], reason[touched] = REVIEW, "a cell is cut by the border of the region"
+    return decision, reason
+
+
+def _match(
+    candidates: Candidates,
+    p: Float,
+    decision: npt.NDArray[np.object_],
+    reason: npt.NDArray[np.object_],
+) -> None:
+    """One partner per end of a label; the better pair wins, the other is kept apart."""
+    low, high = np.minimum(candidates.a, candidates.b), np.maximum(candidates.a, candidates.b)
+    order = np.lexsort((candidates.overlap, high, low, candidates.gap, -p))
+    taken: set[tuple[int, str]] = set()
+    for i in order.tolist():
+        if decision[i] != MERGE:
+            continue
+        ends = (int(candidates.a[i]), "end"), (int(candidates.b[i]), "start")
+        if taken.isdisjoint(ends):
+            taken.update(ends)
+        else:
+            decision[i], reason[i] = KEEP, "one of the faces has a better partner"
+
+
+def _groups(candidates: Candidates, decision: npt.NDArray[np.object_]) -> dict[int, int]:
+    """Label -> smallest label of its group, for every label in an accepted merge."""
+    parent: dict[int, int] = {}
+
+    def find(label: int) -> int:
+        parent.setdefault(label, label)
+        while parent[label] != label:
+            parent[label] = parent[parent[label]]
+            label = parent[label]
+        return label
+
+    for i in np.flatnonzero(decision == MERGE).tolist():
+        one, two = find(int(candidates.a[i])), find(int(candidates.b[i]))
+        parent[max(one, two)] = min(one, two)
+    return {label: find(label) for label in parent}
+
+
+def _oversized(roots: dict[int, int], layers: LayerTable, guard: Guard) -> list[tuple[Labels, str]]:
+    """Groups over the guard's limits, with the reason."""
+    if not roots:
+        return []
+    voxels = np.add.reduceat(layers.area, layers.start[:-1])
+    z_first, z_last = layers.z[layers.start[:-1]], layers.z[layers.start[1:] - 1]
+    limit = _volume_limit(voxels[~layers.too_large], guard)
+    members: dict[int, list[int]] = {}
+    for label, root in sorted(roots.items()):
+        members.setdefault(root, []).append(label)
+    found = []
+    for group in members.values():
+        labels = np.array(group, np.uint64)
+        at = layers.index(labels)
+        if len(group) > guard.members:
+            found.append((labels, f"a chain of {len(group)} labels: more than {guard.members}"))
+        elif limit is not None and voxels[at].sum() > limit:
+            found.append((labels, "the merged cell would be far larger than the cells of this volume"))
+        elif _folded(z_first[at], z_last[at]):
+            found.append((labels, "the parts lie beside each other, not above each other"))
+    return found
+
+
+def _volume_limit(voxels: npt.NDArray[np.int64], guard: Guard) -> float | None:
+    if len(voxels) < guard.least_labels:
+        return None
+    rank = int(guard.volume_quantile * (len(voxels) - 1))
+    return guard.volume_ratio * float(np.partition(voxels, rank)[rank])
+
+
+def _folded(z_first: npt.NDArray[np.int64], z_last: npt.NDArray[np.int64]) -> bool:
+    """Whether parts of a chain share more than half of the shorter one's layers."""
+    order = np.lexsort((z_last, z_first))
+    first, last = z_first[order], z_last[order]
+    height = last - first + 1
+    shared = np.minimum(last[:-1], last[1:]) - first[1:] + 1
+    return bool(np.any(2 * shared > np.minimum(height[:-1], height[1:])))
