@@ -1,0 +1,68 @@
+"""Which units of a step are done: one JSON line each, appended to one file per step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from overseg.errors import StorageError
+
+Receipt = dict[str, Any]
+
+
+def read(folder: Path, step: str) -> dict[str, Receipt]:
+    """Receipts by unit. A line torn by a kill counts for nothing; the last of several counts."""
+    try:
+        lines = _file(folder, step).read_bytes().splitlines()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _storage(error, _file(folder, step)) from None
+    found = {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            found[str(entry["unit"])] = dict(entry["receipt"])
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+@contextmanager
+def appending(folder: Path, step: str) -> Iterator[BinaryIO]:
+    """The step's file, open for `append`; a torn last line is closed first."""
+    path = _file(folder, step)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b", buffering=0)
+    except OSError as error:
+        raise _storage(error, path) from None
+    with file:
+        if file.tell():
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        yield file
+
+
+def append(file: BinaryIO, unit: str, receipt: Receipt) -> None:
+    """Write one unit's line, in one piece."""
+    try:
+        file.write(json.dumps({"unit": unit, "receipt": receipt}, separators=(",", ":")).encode() + b"\n")
+    except OSError as error:
+        raise _storage(error, Path(file.name)) from None
+
+
+def _file(folder: Path, step: str) -> Path:
+    return folder / f"{step}.jsonl"
+
+
+def _storage(error: OSError, path: Path) -> StorageError:
+    return StorageError(
+        f"cannot keep track of what is done: {error.strerror}",
+        where=str(path),
+        remedy="free some disk space or permit writing there, then run the same command again",
+    )
