@@ -1,0 +1,218 @@
+"""What a plan says, as values, and the hash that names it. See docs/architecture.md, section 6."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.kernels.tables import Bool, Int, Labels
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VERSION = 1
+
+# The settings that enter the hash through what they stand for: the model's digest, the voxel size in force,
+# the fingerprint of the labels. Their spelling (a path, a name, "not given") is not part of the answer.
+_SPELLING = frozenset({"model", "label", "voxel_size"})
+_KEYS = ("t", "a", "b", "z", "gap", "overlap", "kind", "area_a", "area_b")
+
+
+@dataclass(frozen=True)
+class Merges:
+    """Every relabelled id.
+
+    Attributes
+    ----------
+    t : ndarray of int64, shape (n,)
+        Time point.
+    old, new : ndarray of uint64, shape (n,)
+        The id, and the smallest id of its group, which it becomes.
+    """
+
+    t: Int
+    old: Labels
+    new: Labels
+
+
+@dataclass(frozen=True)
+class Fills:
+    """Runs of voxels that take a new label.
+
+    Attributes
+    ----------
+    t, z, y : ndarray of int64, shape (n,)
+        Time point, layer and row of the run.
+    x0, x1 : ndarray of int64, shape (n,)
+        Half-open range along x.
+    new : ndarray of uint64, shape (n,)
+        The label that every voxel of the run becomes.
+    """
+
+    t: Int
+    z: Int
+    y: Int
+    x0: Int
+    x1: Int
+    new: Labels
+
+
+@dataclass(frozen=True)
+class Units:
+    """What every write unit held when the plan was made.
+
+    Attributes
+    ----------
+    level, unit : ndarray of int64, shape (n,)
+        Pyramid level, and index in that level's unit grid.
+    digest : ndarray of uint8, shape (n, 16)
+        `overseg.volume.unit_digest` of the unit.
+    touched : ndarray of bool, shape (n,)
+        May hold a voxel that changes.
+    """
+
+    level: Int
+    unit: Int
+    digest: npt.NDArray[np.uint8]
+    touched: Bool
+
+
+@dataclass(frozen=True)
+class PlanData:
+    """Everything a plan folder says.
+
+    Attributes
+    ----------
+    hash : str
+        `compute_plan_hash` of the plan.
+    settings : dict
+        ``settings.canonical`` of the settings used.
+    model : str
+        Digest of the model.
+    volume : dict
+        ``location, axes, shape (z, y, x), dtype, voxel_size (z, y, x), fingerprint, levels`` and more.
+    counts : dict
+        Numbers of cells, candidates, merges and so on, as the commands report them.
+    seconds : dict
+        Wall-clock seconds by step.
+    warnings : list of str
+        What the user should know.
+    candidates : pyarrow.Table
+        One row per candidate; columns in docs/architecture.md, section 6.
+    merges : Merges
+    fills : Fills
+    units : Units
+    partial : bool
+        The plan covers a part of the volume only (a region): `units` need not name every unit.
+    """
+
+    hash: str
+    settings: dict[str, Any]
+    model: str
+    volume: dict[str, Any]
+    counts: dict[str, Any]
+    seconds: dict[str, Any]
+    warnings: list[str]
+    candidates: pa.Table
+    merges: Merges
+    fills: Fills
+    units: Units
+    partial: bool = False
+
+
+def sort_merges(merges: Merges) -> Merges:
+    """The same merges in the order of (t, old)."""
+    order = np.lexsort((merges.old, merges.t))
+    return Merges(merges.t[order], merges.old[order], merges.new[order])
+
+
+def sort_fills(fills: Fills) -> Fills:
+    """The same fills in the order of (t, z, y, x0), touching runs of one label joined into one."""
+    order = np.lexsort((fills.x0, fills.y, fills.z, fills.t))
+    t, z, y, x0, x1, new = (getattr(fills, name)[order] for name in ("t", "z", "y", "x0", "x1", "new"))
+    if len(t) == 0:
+        return fills
+    joins = (t[1:] == t[:-1]) & (z[1:] == z[:-1]) & (y[1:] == y[:-1])
+    joins &= (new[1:] == new[:-1]) & (x0[1:] == x1[:-1])
+    first = np.concatenate([[True], ~joins])
+    last = np.concatenate([~joins, [True]])
+    return Fills(t[first], z[first], y[first], x0[first], x1[last], new[first])
+
+
+def compute_plan_hash(
+    settings: Mapping[str, Any],
+    model: str,
+    shape: Sequence[int],
+    voxel_size: Sequence[float],
+    fingerprint: str,
+    candidates: pa.Table,
+    merges: Merges,
+    fills: Fills,
+) -> str:
+    """Name of a plan: equal for equal answers, whatever the layout, the hardware or the order of work.
+
+    Covers the semantic settings, the model's digest, shape, voxel size and fingerprint of the volume, and for
+    every candidate its integers, decision and reason; the merges; the fills. Not paths, chunks, workers,
+    cost, times, integer type, library versions, or any computed float. The order of rows does not matter.
+
+    Parameters
+    ----------
+    settings : mapping
+        ``settings.canonical`` of the settings.
+    model : str
+        Digest of the model.
+    shape : sequence of int
+        (z, y, x), in voxels.
+    voxel_size : sequence of float
+        (z, y, x), in the volume's unit of length.
+    fingerprint : str
+        Order-free digest of the volume's reconciled rows.
+    candidates : pyarrow.Table
+        Needs the columns ``t, a, b, z, gap, overlap, kind, area_a, area_b, decision, reason``.
+    merges : Merges
+    fills : Fills
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+    """
+    import xxhash
+
+    head = {
+        "version": VERSION,
+        "settings": {name: settings[name] for name in sorted(settings) if name not in _SPELLING},
+        "model": model,
+        "shape": [int(n) for n in shape],
+        "voxel_size": [float(v) for v in voxel_size],
+        "fingerprint": fingerprint,
+    }
+    state = xxhash.xxh3_128(json.dumps(head, sort_keys=True, separators=(",", ":")).encode())
+    keys = candidates.select([*_KEYS, "decision", "reason"]).sort_by([(name, "ascending") for name in _KEYS])
+    for name in keys.column_names:
+        _feed(state, name, keys[name].to_pylist() if name in _WORDS else keys[name].to_numpy())
+    merges, fills = sort_merges(merges), sort_fills(fills)
+    for table in (merges, fills):
+        for name, column in vars(table).items():
+            _feed(state, name, column)
+    return str(state.hexdigest())
+
+
+_WORDS = frozenset({"kind", "decision", "reason"})
+
+
+def _feed(state: Any, name: str, column: Any) -> None:
+    """Mix one named column into the hash: words as JSON, numbers as little-endian 64-bit integers."""
+    if name in _WORDS:
+        data = json.dumps([None if word is None else str(word) for word in column]).encode()
+    else:
+        # Labels reach 2^63 and more, other columns may be negative: both keep their bits modulo 2^64.
+        kind = "<u8" if np.asarray(column).dtype.kind == "u" else "<i8"
+        data = np.ascontiguousarray(column, dtype=kind).tobytes()
+    state.update(f"{name}:{len(column)}:{len(data)};".encode())
+    state.update(data)

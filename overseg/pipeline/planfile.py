@@ -1,0 +1,343 @@
+"""The plan folder: written once, `plan.json` last, and read with suspicion. See docs/architecture.md."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from overseg.errors import PlanError, StorageError
+from overseg.kernels.tables import Int, Labels
+from overseg.pipeline.plandata import (
+    VERSION,
+    Fills,
+    Merges,
+    PlanData,
+    Units,
+    compute_plan_hash,
+    sort_fills,
+    sort_merges,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "TABLES",
+    "VERSION",
+    "Fills",
+    "Merges",
+    "PlanData",
+    "Units",
+    "compute_plan_hash",
+    "fills_of",
+    "merges_of",
+    "read_header",
+    "read_plan",
+    "sort_fills",
+    "sort_merges",
+    "write_plan",
+]
+
+TABLES = ("candidates", "merges", "fills", "units")
+
+_ROWS_PER_GROUP = 1 << 16  # small row groups, so that a worker finds its fills without reading all
+
+
+def write_plan(folder: str | Path, plan: PlanData) -> None:
+    """Write a plan into ``folder/plan``; `plan.json` comes last, so a plan that has one is whole.
+
+    Merges and fills are brought into canonical order. A folder that already holds this plan is left as it is.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The plan folder, ``NAME.overseg``; made if missing.
+    plan : PlanData
+
+    Raises
+    ------
+    PlanError
+        If the folder holds another plan, or `plan.hash` is not the plan's hash.
+    StorageError
+        If the folder cannot be written.
+    """
+    home = Path(folder) / "plan"
+    if plan.hash != _hash_of(plan):
+        raise PlanError(
+            "the plan's hash is not that of its content",
+            where=str(folder),
+            remedy="please report this: the plan was not put together as it should be",
+        )
+    if (home / "plan.json").exists():
+        if read_header(folder)["plan_hash"] == plan.hash:
+            return
+        raise PlanError(
+            "this folder holds another plan, and plans are never overwritten",
+            where=str(folder),
+            remedy="give another folder with --out, or remove this one if its plan is not applied",
+        )
+    tables = _tables(plan)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        digests = {name: _write_table(home / f"{name}.parquet", table) for name, table in tables.items()}
+        _write_csv(home / "relabel.csv", sort_merges(plan.merges))
+        header = {
+            "version": VERSION,
+            "plan_hash": plan.hash,
+            "partial": plan.partial,
+            "settings": plan.settings,
+            "model": plan.model,
+            "volume": plan.volume,
+            "counts": plan.counts,
+            "seconds": plan.seconds,
+            "warnings": list(plan.warnings),
+            "tables": digests,
+        }
+        write_atomically(home / "plan.json", json.dumps(header, indent=2).encode())
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the plan: {error.strerror}",
+            where=str(home),
+            remedy="free disk space or choose a writable folder with --out, then run the same command again",
+        ) from error
+
+
+def read_header(folder: str | Path) -> dict[str, Any]:
+    """`plan.json` alone: version and completeness are checked, the tables are not opened.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The plan folder.
+
+    Returns
+    -------
+    dict
+        ``version, plan_hash, partial, settings, model, volume, counts, seconds, warnings, tables``.
+
+    Raises
+    ------
+    PlanError
+        If there is no finished plan, it cannot be understood, or it was made by a newer overseg.
+    """
+    path = Path(folder) / "plan" / "plan.json"
+    try:
+        header: dict[str, Any] = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_plan(Path(folder)) from None
+    except OSError as error:
+        raise PlanError(f"cannot read the plan: {error.strerror}", where=str(path)) from error
+    except ValueError:
+        raise _damaged(path, "it is not JSON") from None
+    version = header.get("version") if isinstance(header, dict) else None
+    if not isinstance(version, int):
+        raise _damaged(path, "it carries no version")
+    if version > VERSION:
+        raise PlanError(
+            f"the plan is of version {version}, this overseg reads up to version {VERSION}",
+            where=str(folder),
+            remedy="update overseg to the version that made the plan",
+        )
+    missing = [name for name in _FIELDS if name not in header]
+    if missing:
+        raise _damaged(path, f"it lacks {', '.join(missing)}")
+    return header
+
+
+_FIELDS = ("plan_hash", "partial", "settings", "model", "volume", "counts", "seconds", "warnings", "tables")
+
+
+def read_plan(folder: str | Path) -> PlanData:
+    """Read a whole plan and check every table against its digest, and all of it against the plan hash.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The plan folder.
+
+    Returns
+    -------
+    PlanData
+
+    Raises
+    ------
+    PlanError
+        If the plan is missing, unfinished, damaged, changed since, or made by a newer overseg.
+    """
+    header = read_header(folder)
+    home = Path(folder) / "plan"
+    tables = {name: _read_table(home / f"{name}.parquet", header["tables"].get(name)) for name in TABLES}
+    try:
+        plan = PlanData(
+            hash=header["plan_hash"],
+            settings=header["settings"],
+            model=header["model"],
+            volume=header["volume"],
+            counts=header["counts"],
+            seconds=header["seconds"],
+            warnings=header["warnings"],
+            candidates=tables["candidates"],
+            merges=merges_of(tables["merges"]),
+            fills=fills_of(tables["fills"]),
+            units=_units_of(tables["units"]),
+            partial=header["partial"],
+        )
+        found = _hash_of(plan)
+    except (KeyError, ValueError, TypeError) as error:
+        raise _damaged(home, f"a column or field is missing ({error})") from None
+    if found != plan.hash:
+        raise _damaged(home, "its content does not have the hash written in plan.json")
+    return plan
+
+
+def merges_of(table: pa.Table) -> Merges:
+    """The merges of an Arrow table."""
+    return Merges(_ints(table, "t"), _labels(table, "old"), _labels(table, "new"))
+
+
+def fills_of(table: pa.Table) -> Fills:
+    """The fills of an Arrow table."""
+    t, z, y, x0, x1 = (_ints(table, name) for name in ("t", "z", "y", "x0", "x1"))
+    return Fills(t, z, y, x0, x1, _labels(table, "new"))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even after a crash."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable, where the file system knows how."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems refuse; the files themselves are synced
+        pass
+    finally:
+        os.close(handle)
+
+
+def _hash_of(plan: PlanData) -> str:
+    volume = plan.volume
+    return compute_plan_hash(
+        plan.settings,
+        plan.model,
+        volume["shape"],
+        volume["voxel_size"],
+        volume["fingerprint"],
+        plan.candidates,
+        plan.merges,
+        plan.fills,
+    )
+
+
+def _tables(plan: PlanData) -> dict[str, pa.Table]:
+    import pyarrow as pa
+
+    units = plan.units
+    order = np.lexsort((units.unit, units.level))
+    flat = np.ascontiguousarray(units.digest[order], np.uint8)
+    digest = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(order), [None, pa.py_buffer(flat)])
+    columns = {
+        "level": pa.array(units.level[order].astype(np.int32)),
+        "unit": pa.array(units.unit[order].astype(np.int64)),
+        "digest": digest,
+        "touched": pa.array(units.touched[order].astype(bool)),
+    }
+    return {
+        "candidates": plan.candidates,
+        "merges": pa.table(vars(sort_merges(plan.merges))),
+        "fills": pa.table(vars(sort_fills(plan.fills))),
+        "units": pa.table(columns),
+    }
+
+
+def _units_of(table: pa.Table) -> Units:
+    digests = b"".join(table["digest"].to_pylist())
+    digest = np.frombuffer(digests, np.uint8).reshape(table.num_rows, 16)
+    touched = np.asarray(table["touched"].to_numpy(), bool)
+    return Units(_ints(table, "level"), _ints(table, "unit"), digest, touched)
+
+
+def _ints(table: pa.Table, name: str) -> Int:
+    return np.asarray(table[name].to_numpy(), np.int64)
+
+
+def _labels(table: pa.Table, name: str) -> Labels:
+    return np.asarray(table[name].to_numpy(), np.uint64)
+
+
+def _write_table(path: Path, table: pa.Table) -> str:
+    """Write one table, durable, and give its digest."""
+    import pyarrow.parquet as pq
+
+    with open(path, "wb") as file:
+        pq.write_table(table, file, compression="zstd", row_group_size=_ROWS_PER_GROUP)
+        file.flush()
+        os.fsync(file.fileno())
+    return _file_digest(path)
+
+
+def _read_table(path: Path, expected: str | None) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if _file_digest(path) != expected:
+            raise _damaged(path, "it is not the file that was written")
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise _damaged(path, "it is missing") from None
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _file_digest(path: Path) -> str:
+    import xxhash
+
+    state = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return str(state.hexdigest())
+
+
+def _write_csv(path: Path, merges: Merges) -> None:
+    rows = zip(merges.t.tolist(), merges.old.tolist(), merges.new.tolist(), strict=True)
+    lines = ["t,old,new", *(f"{t},{old},{new}" for t, old, new in rows)]
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
+
+
+def _no_plan(folder: Path) -> PlanError:
+    if (folder / "run").exists() or (folder / "plan").exists():
+        return PlanError(
+            "the plan in this folder is not finished",
+            where=str(folder),
+            remedy="run the same `overseg plan` again: it goes on where it was stopped",
+        )
+    return PlanError(
+        "there is no plan here",
+        where=str(folder),
+        remedy="give the folder that `overseg plan` wrote; its name ends in .overseg",
+    )
+
+
+def _damaged(path: Path, why: str) -> PlanError:
+    return PlanError(
+        f"the plan is damaged: {why}",
+        where=str(path),
+        remedy="restore the folder from a backup; if its plan is not applied, remove it and plan again",
+    )
