@@ -1,0 +1,24 @@
+"""Compile the kernels once, so that no user waits for it: ``python -m overseg.warm``.
+
+Compiled code is cached beside the modules, in the environment that overseg is installed in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def main() -> None:
+    """Run the whole way once on a few voxels, for each width of label."""
+    from overseg import correct
+
+    for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
+        labels = np.zeros((12, 24, 24), dtype)
+        labels[:5, 4:16, 4:16] = 1
+        labels[6:, 5:17, 4:16] = 2
+        labels[:, 17:, :] = 3
+        correct(labels, workers=1)
+
+
+if __name__ == "__main__":
+    main()
