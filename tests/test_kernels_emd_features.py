@@ -42,7 +42,7 @@ def test_distances_along_a_cell_and_along_its_mirror(box, lag, centre):
 @some
 @given(boxes)
 def test_centring_lays_centroids_on_each_other(box):
-    p, q = mask_points(box[0] == 0), mask_points(box[-1] == 0) + [4, -7]
+    p, q = mask_points(box[0] == 0), mask_points(box[-1] == 0, (4, -7))
     if len(p) and len(q):
         left, right = centred(p, q)
         assert np.abs(left.mean(axis=0) - right.mean(axis=0)).max() <= 0.5 + 1e-12
