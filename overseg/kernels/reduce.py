@@ -1,0 +1,157 @@
+"""Adding up scan tables: sums, minima and maxima by key, so that no grouping of the work shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.kernels.tables import Int, LayerTable
+
+Column = npt.NDArray[Any]
+Columns = dict[str, Column]
+
+#: What identifies a row of each table, and how its other columns add up.
+LAYER_KEY = ("label", "z")
+PAIR_KEY = ("a", "b", "z", "gap")
+STACKED_KEY = ("a", "b")
+_HOW = {"y0": np.minimum, "x0": np.minimum, "z_min": np.minimum} | dict.fromkeys(
+    ("y1", "x1", "z_max"), np.maximum
+)
+
+#: Twice the covariance's numerator, area² · extent², must fit in int64.
+_LARGEST = 2.0**62
+
+
+@dataclass(frozen=True)
+class ScanTables:
+    """What one scan task saw, as columns. See docs/architecture.md, section 3.
+
+    Attributes
+    ----------
+    layers : dict of ndarray
+        One row per (label, z): ``label`` uint64, else int64: ``z, area, sy, sx, syy, sxx, syx`` (modulo
+        2^64), ``y0, y1, x0, x1``, ``back_1 .. back_L``.
+    pairs : dict of ndarray
+        One row per (a, b, z, gap): ``a, b`` uint64, ``z, gap, overlap`` int64.
+    stacked : dict of ndarray
+        One row per (a, b): ``a, b`` uint64, ``n, z_min, z_max`` int64.
+    """
+
+    layers: Columns
+    pairs: Columns
+    stacked: Columns
+
+
+def layer_columns(lags: int) -> tuple[str, ...]:
+    """Names of the columns of a layer table with `lags` back columns."""
+    sums = ("area", "sy", "sx", "syy", "sxx", "syx", "y0", "y1", "x0", "x1")
+    return ("label", "z", *sums, *(f"back_{d}" for d in range(1, lags + 1)))
+
+
+def group(columns: Mapping[str, Column], key: Sequence[str]) -> Columns:
+    """Rows with equal keys added up, sorted by key.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray, shape (n,)
+        The key columns, and int64 columns to be summed (modulo 2^64); boxes and z ranges take minima and
+        maxima.
+    key : sequence of str
+        Names of the key columns, first one first in the order.
+
+    Returns
+    -------
+    dict of ndarray, shape (m,)
+        The same columns, one row per key.
+    """
+    n = len(columns[key[0]])
+    if n == 0:
+        return dict(columns)
+    order = np.lexsort([columns[name] for name in reversed(key)])
+    new = np.zeros(n, bool)
+    new[0] = True
+    for name in key:
+        values = columns[name][order]
+        new[1:] |= values[1:] != values[:-1]
+    at = np.flatnonzero(new)
+    return {
+        name: values[order][at] if name in key else _HOW.get(name, np.add).reduceat(values[order], at)
+        for name, values in columns.items()
+    }
+
+
+def merge_tables(tables: Sequence[ScanTables]) -> ScanTables:
+    """The tables of all tasks as one: same keys summed, boxes and ranges joined, rows sorted by key.
+
+    Parameters
+    ----------
+    tables : sequence of ScanTables
+        At least one; of the same ``max_gap``.
+
+    Returns
+    -------
+    ScanTables
+    """
+
+    def joined(name: str, key: Sequence[str]) -> Columns:
+        parts: list[Columns] = [getattr(table, name) for table in tables]
+        return group({column: np.concatenate([part[column] for part in parts]) for column in parts[0]}, key)
+
+    return ScanTables(joined("layers", LAYER_KEY), joined("pairs", PAIR_KEY), joined("stacked", STACKED_KEY))
+
+
+def layer_table(layers: Columns) -> LayerTable:
+    """Merged layer rows with moments about each label's own corner, where they are exact.
+
+    Sums about the volume's origin are known modulo 2^64; shifting the origin is exact in that ring, and about
+    the corner of the label's box the true values are small enough to be read off.
+
+    Parameters
+    ----------
+    layers : dict of ndarray, shape (n,)
+        Rows of `ScanTables.layers`, one per key, sorted by (label, z), each with area above zero.
+
+    Returns
+    -------
+    LayerTable
+    """
+    label = layers["label"]
+    new = np.ones(len(label), bool)
+    new[1:] = label[1:] != label[:-1]
+    first = np.flatnonzero(new)
+    member = np.cumsum(new) - 1
+
+    def over(name: str, how: np.ufunc) -> Int:
+        return how.reduceat(layers[name], first) if len(first) else np.zeros(0, np.int64)
+
+    y0, x0 = over("y0", np.minimum), over("x0", np.minimum)
+    extent = np.maximum(over("y1", np.maximum) - y0, over("x1", np.maximum) - x0).astype(np.float64)
+    area = layers["area"]
+    cy, cx = y0[member], x0[member]
+    sy, sx = layers["sy"], layers["sx"]
+    lags = sum(name.startswith("back_") for name in layers)
+    back = np.stack([layers[f"back_{d}"] for d in range(1, lags + 1)], axis=1) if lags else np.zeros((0, 0))
+    return LayerTable(
+        label=label,
+        z=layers["z"],
+        area=area,
+        sy=sy - cy * area,
+        sx=sx - cx * area,
+        syy=layers["syy"] - 2 * cy * sy + cy * cy * area,
+        sxx=layers["sxx"] - 2 * cx * sx + cx * cx * area,
+        syx=layers["syx"] - cy * sx - cx * sy + cy * cx * area,
+        y0=layers["y0"],
+        y1=layers["y1"],
+        x0=layers["x0"],
+        x1=layers["x1"],
+        back=back,
+        labels=label[first],
+        start=np.append(first, len(label)).astype(np.int64),
+        corner_y=y0,
+        corner_x=x0,
+        too_large=(over("area", np.maximum).astype(np.float64) * extent) ** 2 >= _LARGEST,
+    )

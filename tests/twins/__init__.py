@@ -1,0 +1,1 @@
+"""Plain, slow and obviously right versions of the fast kernels."""
