@@ -1,0 +1,56 @@
+"""What the operating system and zarr complain about, said in overseg's own errors."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from overseg.errors import OversegError, StorageError, VolumeError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space on that disk, then run the same command again",
+    errno.EDQUOT: "your quota is used up: free some space, then run the same command again",
+    errno.EROFS: "the file system is mounted read-only: work on a copy elsewhere (`--output COPY`)",
+    errno.EACCES: "ask its owner for permission, or work on a copy (`--output COPY`)",
+    errno.EPERM: "ask its owner for permission, or work on a copy (`--output COPY`)",
+    errno.EIO: "the disk or network file system reports a hardware error: check it before anything else",
+    errno.ESTALE: "the network file system lost the file: check the mount, then run the same command again",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n 4096`), then run the same command again",
+}
+_DEFAULT = "check the disk or the connection, then run the same command again"
+
+
+@contextmanager
+def storage(what: str, where: str, secrets: tuple[str, ...] = ()) -> Iterator[None]:
+    """Turn what a store raises into `StorageError`, without the secrets that messages may carry."""
+    try:
+        yield
+    except (OversegError, MemoryError):
+        raise
+    except Exception as error:
+        raise storage_error(what, where, error, secrets) from None
+
+
+def storage_error(what: str, where: str, error: BaseException, secrets: tuple[str, ...] = ()) -> StorageError:
+    """The error of a store that refused to read or write."""
+    number = error.errno if isinstance(error, OSError) else None
+    remedy = _REMEDIES.get(number, _DEFAULT) if number is not None else _DEFAULT
+    return StorageError(f"{what}: {reason(error, secrets)}", where=where, remedy=remedy)
+
+
+def corrupt(where: str, error: BaseException, secrets: tuple[str, ...] = ()) -> VolumeError:
+    """The error of voxels that are there but cannot be decoded."""
+    return VolumeError(
+        f"damaged voxels: the stored bytes cannot be decoded ({reason(error, secrets)})",
+        where=where,
+        remedy="restore that file from a copy, or run the segmentation of that part again",
+    )
+
+
+def reason(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
+    """One line on an exception, with every secret blotted out."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return " ".join(str(text).split())[:300]

@@ -1,0 +1,312 @@
+"""Raw bytes under one prefix, on a local disk or behind an fsspec URL."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from overseg.errors import MissingPackageError
+from overseg.volume.faults import storage
+
+TEMPORARY = ".overseg-tmp-"
+Keys = list[str]  # inside the classes `list` is a method
+
+
+class Files(ABC):
+    """Small files below one prefix. Keys are relative, with ``/`` between the parts."""
+
+    @abstractmethod
+    def read(self, key: str) -> bytes | None:
+        """The bytes of `key`, ``None`` if there is no such file. Raises `StorageError`."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> None:
+        """Set the bytes of `key`: a reader sees all of the old or all of the new. Raises `StorageError`."""
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> bool:
+        """Make `key` if it does not exist and say whether it was made. Raises `StorageError`."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove `key`; no error if there is none. Raises `StorageError`."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Keys:
+        """Keys of all finished files under the folder `prefix`, sorted. Raises `StorageError`."""
+
+    @abstractmethod
+    def children(self, prefix: str = "") -> Keys:
+        """Names of the folders directly under the folder `prefix`, sorted. Raises `StorageError`."""
+
+    @abstractmethod
+    def stamp(self, key: str) -> str | None:
+        """A cheap mark of the stored bytes, "absent" if there are none, ``None`` where the store cannot say."""
+
+
+@dataclass(frozen=True)
+class LocalFiles(Files):
+    """Files in a folder. Writes are atomic (rename) and reach the disk before they return (fsync).
+
+    Attributes
+    ----------
+    root : str
+        The folder; it need not exist yet.
+    """
+
+    root: str
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self.root, *key.split("/")) if key else self.root
+
+    def read(self, key: str) -> bytes | None:
+        path = self._path(key)
+        with storage("cannot read the file", path):
+            try:
+                with open(path, "rb") as file:
+                    return file.read()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
+    def write(self, key: str, data: bytes) -> None:
+        path = self._path(key)
+        with storage("cannot write the file", path):
+            temporary = _write_beside(path, data)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                os.unlink(temporary)
+                raise
+            _sync_folder(path)
+
+    def create(self, key: str, data: bytes) -> bool:
+        path = self._path(key)
+        with storage("cannot create the file", path):
+            if os.path.lexists(path):
+                return False
+            temporary = _write_beside(path, data)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError:
+                return _create_plainly(path, data)  # a file system without hard links
+            finally:
+                os.unlink(temporary)
+            _sync_folder(path)
+            return True
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with storage("cannot delete the file", path):
+            try:
+                os.unlink(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+
+    def list(self, prefix: str = "") -> Keys:
+        keys = []
+        top = self._path(prefix.rstrip("/"))
+        with storage("cannot list the folder", top):
+            for folder, _, names in os.walk(top, onerror=_unless_missing):
+                inside = os.path.relpath(folder, self.root).replace(os.sep, "/")
+                keys += [
+                    name if inside == "." else f"{inside}/{name}" for name in names if TEMPORARY not in name
+                ]
+        return sorted(keys)
+
+    def children(self, prefix: str = "") -> Keys:
+        path = self._path(prefix.rstrip("/"))
+        with storage("cannot list the folder", path):
+            try:
+                with os.scandir(path) as entries:
+                    return sorted(entry.name for entry in entries if entry.is_dir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    def stamp(self, key: str) -> str | None:
+        path = self._path(key)
+        with storage("cannot look at the file", path):
+            try:
+                facts = os.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return "absent"
+            return f"{facts.st_size}:{facts.st_mtime_ns}"
+
+
+def _write_beside(path: str, data: bytes) -> str:
+    """A finished temporary file in the folder of `path`, on the disk."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+    return temporary
+
+
+def _create_plainly(path: str, data: bytes) -> bool:
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
+
+
+def _sync_folder(path: str) -> None:
+    """Make a rename in the folder of `path` durable, where the system lets a folder be opened."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+@dataclass(frozen=True)
+class RemoteFiles(Files):
+    """Files behind a URL. One object is written by one request, which object stores make atomic.
+
+    `create` is exclusive where the file system supports it (S3, GCS and Azure by a conditional put,
+    memory by its dictionary); elsewhere (SFTP, HTTP gateways) it looks first and then writes, so that two
+    runs that start in the same instant may both believe that they made the file. Nothing is fsynced:
+    that is the store's business.
+
+    Attributes
+    ----------
+    url : str
+        The prefix, with credentials if it came with any.
+    location : str
+        The same without credentials, for messages.
+    options : mapping
+        fsspec storage options.
+    """
+
+    url: str = field(repr=False)
+    location: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def _secrets(self) -> tuple[str, ...]:
+        return secrets_of(self.url, self.location, self.options)
+
+    def _open(self, key: str) -> tuple[Any, str]:
+        fs, path = open_filesystem(self.url, self.location, self.options)
+        return fs, f"{path.rstrip('/')}/{key}" if key else path
+
+    def _where(self, key: str) -> str:
+        return f"{self.location}/{key}" if key else self.location
+
+    def read(self, key: str) -> bytes | None:
+        with storage("cannot read the object", self._where(key), self._secrets):
+            fs, path = self._open(key)
+            try:
+                return bytes(fs.cat_file(path))
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                return None
+
+    def write(self, key: str, data: bytes) -> None:
+        with storage("cannot write the object", self._where(key), self._secrets):
+            fs, path = self._open(key)
+            fs.pipe_file(path, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        with storage("cannot create the object", self._where(key), self._secrets):
+            fs, path = self._open(key)
+            try:
+                fs.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def delete(self, key: str) -> None:
+        with storage("cannot delete the object", self._where(key), self._secrets):
+            fs, path = self._open(key)
+            try:
+                fs.rm_file(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+
+    def list(self, prefix: str = "") -> Keys:
+        with storage("cannot list the objects", self._where(prefix), self._secrets):
+            fs, top = self._open("")
+            fs.invalidate_cache()
+            _, path = self._open(prefix.rstrip("/"))
+            try:
+                found = fs.find(path)
+            except FileNotFoundError:
+                return []
+            start = len(top.rstrip("/")) + 1
+            return sorted(name[start:] for name in found if TEMPORARY not in name)
+
+    def children(self, prefix: str = "") -> Keys:
+        with storage("cannot list the objects", self._where(prefix), self._secrets):
+            fs, path = self._open(prefix.rstrip("/"))
+            fs.invalidate_cache()
+            try:
+                entries = fs.ls(path, detail=True)
+            except (FileNotFoundError, NotADirectoryError, NotImplementedError):
+                return []
+            folders = [entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory"]
+            return sorted(name.rsplit("/", 1)[-1] for name in folders)
+
+    def stamp(self, key: str) -> str | None:
+        with storage("cannot look at the object", self._where(key), self._secrets):
+            fs, path = self._open(key)
+            fs.invalidate_cache()
+            try:
+                facts = fs.info(path)
+            except FileNotFoundError:
+                return "absent"
+            mark = facts.get("ETag") or facts.get("etag") or facts.get("LastModified") or facts.get("mtime")
+            return None if mark is None else f"{facts.get('size')}:{mark}"
+
+
+def open_filesystem(url: str, location: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The fsspec file system of a URL and the path inside it. Raises `MissingPackageError`."""
+    from fsspec.core import url_to_fs
+
+    try:
+        fs, path = url_to_fs(url, **options)
+        return fs, str(path)
+    except ImportError as error:
+        scheme = location.split(":", 1)[0]
+        raise MissingPackageError(
+            f"reading {scheme}:// needs a package that is not installed ({error})",
+            where=location,
+            remedy="install it, for example `pip install s3fs`, `gcsfs` or `adlfs`",
+        ) from None
+
+
+def secrets_of(url: str, location: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Strings that no message may show: the raw URL's user part and every text among the options."""
+    secrets = [] if url == location else [url.split("://", 1)[-1].split("@", 1)[0], url]
+    values: list[Any] = list(options.values())
+    while values:
+        value = values.pop()
+        if isinstance(value, Mapping):
+            values += value.values()
+        elif isinstance(value, list | tuple):
+            values += value
+        elif isinstance(value, str) and len(value) > 3:
+            secrets.append(value)
+    return tuple(sorted(secrets, key=len, reverse=True))

@@ -1,0 +1,335 @@
+"""A label volume at rest: its levels, its voxels, its write units."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.errors import InputError, OversegError, StorageError, VolumeError
+from overseg.volume.faults import corrupt, storage, storage_error
+from overseg.volume.files import TEMPORARY, Files
+from overseg.volume.place import Place
+from overseg.volume.units import UnitGrid
+
+Box = tuple[slice, slice, slice]
+Triple = tuple[float, float, float]
+LabelArray = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One stored array of the pyramid.
+
+    Attributes
+    ----------
+    path : str
+        Below the volume's group; empty for a bare array.
+    shape, unit_shape, chunk_shape : tuple of int
+        Of the stored array, in stored axes. The unit is the shard where there are shards, else the chunk.
+    dtype : dtype
+        In the machine's byte order.
+    scale, translation : tuple of float
+        (z, y, x): the centre of voxel i lies at ``translation + i * scale``.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    unit_shape: tuple[int, ...]
+    chunk_shape: tuple[int, ...]
+    dtype: np.dtype[np.integer]
+    scale: Triple = (1.0, 1.0, 1.0)
+    translation: Triple = (0.0, 0.0, 0.0)
+
+    @property
+    def sharded(self) -> bool:
+        """Several chunks share one stored object."""
+        return self.unit_shape != self.chunk_shape
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A label volume that was looked at and found fit. Cheap to pickle: arrays are opened where they are used.
+
+    Attributes
+    ----------
+    place : Place
+        The array, or the OME-Zarr label group that holds the levels.
+    name : str
+        Names the plan folder.
+    axes : tuple of str
+        Of the stored arrays, ending in z, y, x.
+    levels : tuple of Level
+        Level 0 has the full resolution.
+    zarr_format : int
+        2 or 3.
+    ome_version : str or None
+        Of the OME-Zarr metadata; ``None`` for a bare array.
+    voxel_size_known : bool
+        Given by the caller or by the metadata; else it is (1, 1, 1).
+    unit : str or None
+        Of the voxel size, where the metadata say.
+    """
+
+    place: Place
+    name: str
+    axes: tuple[str, ...]
+    levels: tuple[Level, ...]
+    zarr_format: int
+    ome_version: str | None = None
+    voxel_size_known: bool = False
+    unit: str | None = None
+    _arrays: dict[tuple[int, int, bool], Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_arrays"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _arrays={})
+
+    @property
+    def location(self) -> str:
+        """Real path, or URL without credentials."""
+        return self.place.location
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(z, y, x) of level 0, in voxels."""
+        z, y, x = self.levels[0].shape[-3:]
+        return z, y, x
+
+    @property
+    def n_times(self) -> int:
+        """Time points; 1 without a time axis."""
+        return self.levels[0].shape[self.axes.index("t")] if "t" in self.axes else 1
+
+    @property
+    def voxel_size(self) -> Triple:
+        """(z, y, x) of level 0."""
+        return self.levels[0].scale
+
+    @property
+    def dtype(self) -> np.dtype[np.integer]:
+        """Of level 0."""
+        return self.levels[0].dtype
+
+    @property
+    def files(self) -> Files:
+        """Raw bytes inside the prefix of the level-0 array, where ``.overseg/`` lives."""
+        return self.level_place(0).files
+
+    @property
+    def group_files(self) -> Files:
+        """Raw bytes inside the volume's own prefix: the label group, or the bare array."""
+        return self.place.files
+
+    def level_place(self, level: int) -> Place:
+        """Where the array of a level lies."""
+        return self.place.child(self.levels[level].path)
+
+    def grid(self, level: int = 0) -> UnitGrid:
+        """The write units of a level."""
+        facts = self.levels[level]
+        return UnitGrid(facts.shape, facts.unit_shape, self.axes)
+
+    def read(self, box: Box, t: int = 0, level: int = 0) -> LabelArray:
+        """Voxels of a box at one time point.
+
+        Parameters
+        ----------
+        box : tuple of slice
+            (z, y, x), concrete bounds inside the level, step 1.
+        t : int
+            Time point.
+        level : int
+            Pyramid level.
+
+        Returns
+        -------
+        ndarray of the level's dtype
+            (z, y, x), C-contiguous, native byte order.
+
+        Raises
+        ------
+        VolumeError
+            If the stored bytes are damaged; the error names the unit.
+        StorageError
+            If the store refuses to read.
+        """
+        facts = self.levels[level]
+        spans = {"t": slice(t, t + 1), "c": slice(0, 1)}
+        spans.update(zip("zyx", box, strict=True))
+        where = tuple(spans[axis] for axis in self.axes)
+        for span, size in zip(where, facts.shape, strict=True):
+            if not 0 <= span.start <= span.stop <= size or span.step not in (None, 1):
+                raise InputError(
+                    f"the box {where} is not inside the array of shape {facts.shape}",
+                    where=self.location,
+                    remedy="give start and stop of every axis within the volume",
+                )
+        shape = tuple(span.stop - span.start for span in box)
+        if 0 in shape:
+            return np.empty(shape, facts.dtype)
+        with self._reading(level, self.grid(level).over(box, t)):
+            data = self._array(level)[where]
+        return np.ascontiguousarray(np.asarray(data, facts.dtype).reshape(shape))
+
+    def read_unit(self, unit: int, level: int = 0) -> LabelArray:
+        """Voxels of one write unit in stored axes, clipped at the array's end. Raises as `read` does."""
+        with self._reading(level, [unit]):
+            data = self._array(level)[self.grid(level).slices(unit)]
+        return np.ascontiguousarray(data, self.levels[level].dtype)
+
+    def write_unit(self, unit: int, data: LabelArray, level: int = 0) -> None:
+        """Replace one whole write unit and touch nothing else.
+
+        Parameters
+        ----------
+        unit : int
+            C-order index in ``grid(level)``.
+        data : ndarray of integers
+            Stored axes, of exactly the unit's shape (clipped at the array's end) and the level's dtype.
+        level : int
+            Pyramid level.
+
+        Raises
+        ------
+        InputError
+            If shape or dtype do not fit.
+        StorageError
+            If the store refuses: disk full, read-only, permission lost.
+        """
+        grid, facts = self.grid(level), self.levels[level]
+        if data.shape != grid.extent(unit) or data.dtype != facts.dtype:
+            raise InputError(
+                f"a write unit is {facts.dtype} of shape {grid.extent(unit)}, "
+                f"not {data.dtype} of shape {data.shape}",
+                where=self.unit_name(unit, level),
+                remedy="write whole units only",
+            )
+        with storage("cannot write the unit", self.unit_name(unit, level), self.place.secrets):
+            array = self._array(level, write=True)
+            fill = array.metadata.fill_value
+            # zarr drops what equals the fill value; a chunk that was there stays there
+            keep = bool((data == (0 if fill is None else fill)).all()) and self._exists(unit, level)
+            array.with_config({"write_empty_chunks": keep})[grid.slices(unit)] = data
+
+    def unit_stamp(self, unit: int, level: int = 0) -> str | None:
+        """A cheap mark of a unit's stored bytes, to see whether somebody rewrote it since.
+
+        Returns
+        -------
+        str or None
+            Size and time of change; ``"absent"`` for a unit without stored bytes; ``None`` where the store
+            cannot say.
+        """
+        return self.level_place(level).files.stamp(self.unit_key(unit, level))
+
+    def unit_key(self, unit: int, level: int = 0) -> str:
+        """Key of a unit's stored bytes below the level's array."""
+        return str(self._array(level).metadata.encode_chunk_key(self.grid(level).coords(unit)))
+
+    def unit_name(self, unit: int, level: int = 0) -> str:
+        """A unit as errors name it: array, unit and voxels."""
+        spans = ", ".join(
+            f"{axis} {span.start}:{span.stop}"
+            for axis, span in zip(self.axes, self.grid(level).slices(unit), strict=True)
+        )
+        kind = "shard" if self.levels[level].sharded else "chunk"
+        return (
+            f"{self.level_place(level).location}, unit {unit} ({kind} {self.unit_key(unit, level)}, {spans})"
+        )
+
+    def check_writable(self) -> None:
+        """Prove that every level can be written, with a probe file that is removed again.
+
+        Raises
+        ------
+        StorageError
+            If the store is read-only, or permission is missing.
+        """
+        for level in range(len(self.levels)):
+            place = self.level_place(level)
+            if place.local and not os.access(place.location, os.W_OK | os.X_OK):
+                raise storage_error(
+                    "the volume cannot be written", place.location, PermissionError(13, "Permission denied")
+                )
+            probe = f"{TEMPORARY}probe-{uuid.uuid4().hex}"
+            with storage("the volume cannot be written", place.location, place.secrets):
+                try:
+                    place.files.write(probe, b"")
+                    place.files.delete(probe)
+                except StorageError as error:
+                    raise StorageError(
+                        f"the volume cannot be written: {error.what}",
+                        where=place.location,
+                        remedy=error.remedy,
+                    ) from None
+
+    def _exists(self, unit: int, level: int) -> bool:
+        return self.level_place(level).files.stamp(self.unit_key(unit, level)) != "absent"
+
+    def _array(self, level: int, *, write: bool = False) -> Any:
+        """The zarr array of a level, opened once per process."""
+        key = (os.getpid(), level, write)
+        if key not in self._arrays:
+            self._arrays[key] = open_array(self.level_place(level), write=write)
+        return self._arrays[key]
+
+    @contextmanager
+    def _reading(self, level: int, units: list[int]) -> Iterator[None]:
+        """Name the unit that fails, when a read fails."""
+        try:
+            yield
+        except (OversegError, MemoryError):
+            raise
+        except Exception as error:
+            unit, cause = self._culprit(level, units, error)
+            where, secrets = self.unit_name(unit, level), self.place.secrets
+            if isinstance(cause, OSError):
+                raise storage_error("cannot read voxels", where, cause, secrets) from None
+            raise corrupt(where, cause, secrets) from None
+
+    def _culprit(self, level: int, units: list[int], error: Exception) -> tuple[int, Exception]:
+        """The first of several units that cannot be read, and why."""
+        if len(units) > 1:
+            for unit in units:
+                try:
+                    self._array(level)[self.grid(level).slices(unit)]
+                except Exception as cause:
+                    return unit, cause
+        return units[0], error
+
+
+def open_array(place: Place, *, write: bool = False) -> Any:
+    """Open a zarr array, reading its own metadata and never a consolidated copy.
+
+    Raises
+    ------
+    VolumeError
+        If the metadata are damaged or use something that zarr cannot read.
+    """
+    import zarr
+
+    try:
+        return zarr.open_array(place.store(read_only=not write), mode="r+" if write else "r")
+    except (OversegError, MemoryError):
+        raise
+    except PermissionError as error:
+        raise storage_error("cannot open the array", place.location, error, place.secrets) from None
+    except Exception as error:
+        from overseg.volume.faults import reason
+
+        raise VolumeError(
+            f"the array's metadata are damaged or not supported: {reason(error, place.secrets)}",
+            where=place.location,
+            remedy="check zarr.json (or .zarray) in that place, or restore it from a copy",
+        ) from None
