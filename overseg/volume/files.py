@@ -45,7 +45,7 @@ class Files(ABC):
 
     @abstractmethod
     def stamp(self, key: str) -> str | None:
-        """A cheap mark of the stored bytes, "absent" if there are none, ``None`` where the store cannot say."""
+        """A cheap mark of the stored bytes; "absent" without any, ``None`` if the store cannot say."""
 
 
 @dataclass(frozen=True)

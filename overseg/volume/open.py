@@ -171,7 +171,7 @@ def _bare(node: Node) -> Volume:
         raise VolumeError(
             f"the array has {len(facts.shape)} axes {facts.shape}, a label volume has three (z, y, x)",
             where=node.place.location,
-            remedy="save one 3D array; or an OME-Zarr label group, whose metadata name the axes t, c, z, y, x",
+            remedy="save one 3D array, or an OME-Zarr label group, whose metadata name its axes",
         )
     names = node.metadata.get("dimension_names")
     if names and sorted(map(str, names)) == ["x", "y", "z"] and tuple(names) != ("z", "y", "x"):
@@ -271,7 +271,7 @@ def _convert_hint(dtype: np.dtype[Any]) -> str:
     if dtype.kind == "b":
         return "a mask has no cells in it: label its connected parts first (for example scipy.ndimage.label)"
     if dtype.kind in "fc":
-        return "if every value is a whole number, save it as an integer array; else give the labels, not the image"
+        return "save it as an integer array if every value is a whole number; an image is no label volume"
     return "save the labels as an integer array"
 
 

@@ -55,7 +55,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Volume:
-    """A label volume that was looked at and found fit. Cheap to pickle: arrays are opened where they are used.
+    """A label volume that was looked at and found fit. Cheap to pickle: arrays open where they are used.
 
     Attributes
     ----------
