@@ -39,7 +39,8 @@ def test_neither_neighbours_nor_a_flip_change_a_bit(many):
         for way in (profile, profile[::-1]):
             alone = [*one(fits, way), one(shape_index, way)]
             assert all(
-                np.array_equal(a, t[i : i + 1], equal_nan=a.dtype != bool) for a, t in zip(alone, together)
+                np.array_equal(a, t[i : i + 1], equal_nan=a.dtype != bool)
+                for a, t in zip(alone, together, strict=True)
             )
 
 
