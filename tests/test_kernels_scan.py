@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from twins.scan_twin import layers_of, pairs_of, stacked_of
 
+from overseg.errors import VolumeError
 from overseg.kernels.reduce import ScanTables, layer_columns, layer_table, merge_tables
-from overseg.kernels.scan import scan_array, scan_block, scan_seam
+from overseg.kernels.scan import find_negative, scan_array, scan_block, scan_seam
 
 DTYPES = [np.uint8, np.uint16, np.uint32, np.uint64, np.int8, np.int16, np.int32, np.int64]
 
@@ -123,3 +124,28 @@ def test_nothing_in_it(shape: tuple[int, int, int]) -> None:
     layers, pairs, stacked = scan_array(np.zeros(shape, np.uint32), max_gap=2)
     assert len(layers.label) == len(layers.labels) == len(pairs["a"]) == len(stacked["a"]) == 0
     assert layers.back.shape == (0, 3)
+
+
+def test_thousands_of_labels_in_a_layer() -> None:
+    rng = np.random.default_rng(3)
+    array = rng.integers(1, 2**62, size=(4, 30, 30)).astype(np.uint64)
+    array[2] = array[0]
+    found = plain(scan_block(array, 0, (0, 0, 0), 2), 3)
+    assert found == (layers_of(array, 3), pairs_of(array, 2), stacked_of(array))
+
+
+@pytest.mark.parametrize("kind", [">i2", ">u4", "<i8", "u1"])
+def test_byte_order_and_strides_do_not_matter(kind: str) -> None:
+    array = np.random.default_rng(5).integers(0, 6, size=(5, 8, 12)).astype(kind)
+    same(
+        scan_block(array[:, ::2, 1::3], 0, (0, 0, 0), 2),
+        scan_block(array[:, ::2, 1::3].astype("u8"), 0, (0, 0, 0), 2),
+    )
+
+
+def test_a_negative_label_is_refused_with_its_place() -> None:
+    array = np.zeros((3, 4, 5), np.int16)
+    array[1, 2, 3] = -7
+    assert find_negative(array) == (1, 2, 3)
+    with pytest.raises(VolumeError, match=r"negative label[\s\S]*\(1, 2, 3\)"):
+        scan_array(array, max_gap=2)

@@ -104,6 +104,36 @@ def merge_tables(tables: Sequence[ScanTables]) -> ScanTables:
     return ScanTables(joined("layers", LAYER_KEY), joined("pairs", PAIR_KEY), joined("stacked", STACKED_KEY))
 
 
+def moved(layers: Columns, y: int | Int, x: int | Int) -> Columns:
+    """Layer rows with their origin moved by (-y, -x): boxes and moments as seen from there, modulo 2^64.
+
+    Parameters
+    ----------
+    layers : dict of ndarray, shape (n,)
+        Rows of `ScanTables.layers`.
+    y, x : int or ndarray of int64, shape (n,)
+        What is added to every coordinate.
+
+    Returns
+    -------
+    dict of ndarray, shape (n,)
+    """
+    y, x = np.asarray(y, np.int64), np.asarray(x, np.int64)
+    area, sy, sx = layers["area"], layers["sy"], layers["sx"]
+    with np.errstate(over="ignore"):
+        return layers | {
+            "sy": sy + y * area,
+            "sx": sx + x * area,
+            "syy": layers["syy"] + 2 * y * sy + y * y * area,
+            "sxx": layers["sxx"] + 2 * x * sx + x * x * area,
+            "syx": layers["syx"] + y * sx + x * sy + y * x * area,
+            "y0": layers["y0"] + y,
+            "y1": layers["y1"] + y,
+            "x0": layers["x0"] + x,
+            "x1": layers["x1"] + x,
+        }
+
+
 def layer_table(layers: Columns) -> LayerTable:
     """Merged layer rows with moments about each label's own corner, where they are exact.
 
@@ -131,24 +161,25 @@ def layer_table(layers: Columns) -> LayerTable:
     y0, x0 = over("y0", np.minimum), over("x0", np.minimum)
     extent = np.maximum(over("y1", np.maximum) - y0, over("x1", np.maximum) - x0).astype(np.float64)
     area = layers["area"]
-    cy, cx = y0[member], x0[member]
-    sy, sx = layers["sy"], layers["sx"]
+    about = moved(layers, -y0[member], -x0[member])
     lags = sum(name.startswith("back_") for name in layers)
-    back = np.stack([layers[f"back_{d}"] for d in range(1, lags + 1)], axis=1) if lags else np.zeros((0, 0))
+    back: Int = (
+        np.stack([layers[f"back_{d}"] for d in range(1, lags + 1)], axis=1) if lags else np.zeros((0, 0))
+    )
     return LayerTable(
         label=label,
         z=layers["z"],
         area=area,
-        sy=sy - cy * area,
-        sx=sx - cx * area,
-        syy=layers["syy"] - 2 * cy * sy + cy * cy * area,
-        sxx=layers["sxx"] - 2 * cx * sx + cx * cx * area,
-        syx=layers["syx"] - cy * sx - cx * sy + cy * cx * area,
+        sy=about["sy"],
+        sx=about["sx"],
+        syy=about["syy"],
+        sxx=about["sxx"],
+        syx=about["syx"],
         y0=layers["y0"],
         y1=layers["y1"],
         x0=layers["x0"],
         x1=layers["x1"],
-        back=back,
+        back=back.astype(np.int64),
         labels=label[first],
         start=np.append(first, len(label)).astype(np.int64),
         corner_y=y0,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from overseg.errors import VolumeError
 from overseg.kernels.reduce import (
     LAYER_KEY,
     PAIR_KEY,
@@ -14,10 +17,13 @@ from overseg.kernels.reduce import (
     group,
     layer_columns,
     layer_table,
+    moved,
 )
+from overseg.kernels.runs import SUMS, compare, encode
 from overseg.kernels.tables import LayerTable
 
-Block = npt.NDArray[np.integer]
+Block = npt.NDArray[Any]
+_LIMITS = np.iinfo(np.int64)
 
 
 def scan_block(
@@ -28,7 +34,7 @@ def scan_block(
     Parameters
     ----------
     block : ndarray of integers, shape (n, y, x)
-        Labels, none of them negative.
+        Labels, none of them negative (see `find_negative`).
     first : int
         Layers ``0 .. first - 1`` give no rows of their own; overlaps belong to their later layer.
     origin : tuple of int
@@ -43,12 +49,7 @@ def scan_block(
     ScanTables
         Sorted by key.
     """
-    labels = block.astype(np.uint64)
-    return ScanTables(
-        group(_layers(labels, first, origin, max_gap + 1, background), LAYER_KEY),
-        group(_pairs(labels, first, len(labels), origin[0], max_gap, background), PAIR_KEY),
-        group(_stacked(labels, first, len(labels), origin[0], background), STACKED_KEY),
-    )
+    return _scan(block, first, 0, origin, max_gap, background)
 
 
 def scan_seam(
@@ -71,101 +72,16 @@ def scan_seam(
         Its layer rows have area 0 and a box that is neutral in minima and maxima: they only add to
         ``back_*``.
     """
-    labels = block.astype(np.uint64)
-    z0, lags = origin[0], max_gap + 1
-    return ScanTables(
-        group(_backs(labels, split, split, z0, lags, background), LAYER_KEY),
-        group(_pairs(labels, split, split, z0, max_gap, background), PAIR_KEY),
-        group(_stacked(labels, split, split, z0, background), STACKED_KEY),
+    tables = _scan(block, split, split, origin, max_gap, background)
+    layers = tables.layers
+    joined = np.logical_or.reduce([layers[name] > 0 for name in layers if name.startswith("back_")])
+    layers = {name: values[joined] for name, values in layers.items()}
+    blank = np.zeros(int(joined.sum()), np.int64)
+    layers |= dict.fromkeys(("area", "sy", "sx", "syy", "sxx", "syx"), blank)
+    layers |= dict.fromkeys(("y0", "x0"), blank + _LIMITS.max) | dict.fromkeys(
+        ("y1", "x1"), blank + _LIMITS.min
     )
-
-
-def _cells(labels: Block, background: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    return ~np.isin(labels, np.array(background, np.uint64))
-
-
-def _rows(columns: tuple[str, ...], rows: list[Columns]) -> Columns:
-    """Rows of several layers in one table; also right when there are none."""
-    kinds = {name: np.uint64 if name in ("label", "a", "b") else np.int64 for name in columns}
-    return {
-        name: np.concatenate([np.zeros(0, kind), *(np.asarray(row[name]).astype(kind) for row in rows)])
-        for name, kind in kinds.items()
-    }
-
-
-def _blank(lags: int, n: int) -> Columns:
-    """Layer rows that change nothing when they are merged."""
-    zero = np.zeros(n, np.int64)
-    limits = np.iinfo(np.int64)
-    low, high = np.full(n, limits.min), np.full(n, limits.max)
-    row: Columns = dict.fromkeys(layer_columns(lags), zero)
-    return row | {"y0": high, "x0": high, "y1": low, "x1": low}
-
-
-def _layers(
-    labels: Block, first: int, origin: tuple[int, int, int], lags: int, background: tuple[int, ...]
-) -> Columns:
-    rows = [_backs(labels, first, len(labels), origin[0], lags, background)]
-    for z in range(first, len(labels)):
-        y, x = np.nonzero(_cells(labels[z], background))
-        label, y, x = labels[z, y, x], y + origin[1], x + origin[2]
-        one = np.ones(len(label), np.int64)
-        row = _blank(lags, len(label)) | {"label": label, "z": one * (z + origin[0]), "area": one}
-        row |= {"sy": y, "sx": x, "syy": y * y, "sxx": x * x, "syx": y * x}
-        rows.append(group(row | {"y0": y, "y1": y + 1, "x0": x, "x1": x + 1}, LAYER_KEY))
-    return _rows(layer_columns(lags), rows)
-
-
-def _backs(
-    labels: Block, first: int, before: int, z0: int, lags: int, background: tuple[int, ...]
-) -> Columns:
-    """Overlap of each label with itself in earlier layers that lie before layer `before`."""
-    rows = []
-    for z in range(first, len(labels)):
-        for lag in range(1, lags + 1):
-            if 0 <= z - lag < before:
-                same = labels[z][(labels[z - lag] == labels[z]) & _cells(labels[z], background)]
-                one = np.ones(len(same), np.int64)
-                row = _blank(lags, len(same)) | {"label": same, "z": one * (z + z0), f"back_{lag}": one}
-                rows.append(group(row, LAYER_KEY))
-    return _rows(layer_columns(lags), rows)
-
-
-def _pairs(
-    labels: Block, first: int, before: int, z0: int, max_gap: int, background: tuple[int, ...]
-) -> Columns:
-    rows = []
-    for z in range(first, len(labels)):
-        for gap in range(1, max_gap + 1):
-            top = z - gap - 1
-            if 0 <= top < before:
-                a, b = labels[top], labels[z]
-                facing = (a != b) & _cells(a, background) & _cells(b, background)
-                for between in labels[top + 1 : z]:
-                    facing &= (between != a) & (between != b)
-                one = np.ones(int(facing.sum()), np.int64)
-                row = {
-                    "a": a[facing],
-                    "b": b[facing],
-                    "z": one * (top + z0),
-                    "gap": one * gap,
-                    "overlap": one,
-                }
-                rows.append(group(row, PAIR_KEY))
-    return _rows(("a", "b", "z", "gap", "overlap"), rows)
-
-
-def _stacked(labels: Block, first: int, before: int, z0: int, background: tuple[int, ...]) -> Columns:
-    rows = []
-    for z in range(max(first, 1), len(labels)):
-        if z - 1 < before:
-            a, b = labels[z - 1], labels[z]
-            touching = (a != b) & _cells(a, background) & _cells(b, background)
-            one = np.ones(int(touching.sum()), np.int64)
-            at = one * (z - 1 + z0)
-            row = {"a": a[touching], "b": b[touching], "n": one, "z_min": at, "z_max": at}
-            rows.append(group(row, STACKED_KEY))
-    return _rows(("a", "b", "n", "z_min", "z_max"), rows)
+    return ScanTables(layers, tables.pairs, tables.stacked)
 
 
 def scan_array(
@@ -176,7 +92,7 @@ def scan_array(
     Parameters
     ----------
     array : ndarray of integers, shape (z, y, x)
-        Labels, none of them negative.
+        Labels.
     max_gap : int
         Layers that may be missing between two faces.
     background : tuple of int
@@ -186,6 +102,96 @@ def scan_array(
     -------
     tuple of LayerTable, dict of ndarray, dict of ndarray
         Layers, pairs and stacked contacts.
+
+    Raises
+    ------
+    VolumeError
+        If a label is negative.
     """
+    place = find_negative(array)
+    if place is not None:
+        raise VolumeError(
+            "the array holds a negative label",
+            where=f"voxel (z, y, x) = {place}",
+            remedy="labels are 0 or above: change the array, or say which label is background",
+        )
     tables = scan_block(array, 0, (0, 0, 0), max_gap, background)
     return layer_table(tables.layers), tables.pairs, tables.stacked
+
+
+def find_negative(block: Block) -> tuple[int, int, int] | None:
+    """The first voxel (z, y, x) with a negative label, or None.
+
+    Parameters
+    ----------
+    block : ndarray of integers, shape (n, y, x)
+    """
+    if block.dtype.kind != "i" or block.size == 0 or block.min() >= 0:
+        return None
+    z, y, x = (int(i) for i in np.unravel_index(np.argmax(block < 0), block.shape))
+    return z, y, x
+
+
+def _unsigned(block: Block) -> Block:
+    """The same bits in one of the four unsigned types of this machine."""
+    native = block.astype(block.dtype.newbyteorder("="), copy=False)
+    return native.view(f"u{native.dtype.itemsize}")
+
+
+def _scan(
+    block: Block,
+    first: int,
+    split: int,
+    origin: tuple[int, int, int],
+    max_gap: int,
+    background: tuple[int, ...],
+) -> ScanTables:
+    """Tables of the layers from `first` on; with a split, only overlaps with layers before it."""
+    nz, ny, nx = block.shape
+    block = _unsigned(block)
+    nothing = np.array(background, np.uint64)
+    lags = max_gap + 1
+    window = lags + 1
+    labels = np.empty((window, ny * nx), np.uint64)
+    ends = np.empty((window, ny * nx), np.int32)
+    rows = np.empty((window, ny + 1), np.int64)
+    layers = [_layer_rows(np.zeros(0, np.uint64), np.zeros((0, len(SUMS)), np.int64), 0, lags)]
+    facing = [_facing_rows(np.zeros((0, 2), np.uint64), np.zeros((0, 2), np.int64), 0)]
+    for z in range(nz):
+        slot = z % window
+        encode(block[z], nothing, labels[slot], ends[slot], rows[slot])
+        if z >= first:
+            lanes = np.arange(z, max(z - window, -1), -1) % window
+            from_lag = z - split + 1 if split else 1
+            names, sums, faces, counts = compare(labels, ends, rows, lanes, from_lag, nothing)
+            layers.append(_layer_rows(names, sums, origin[0] + z, lags))
+            facing.append(_facing_rows(faces, counts, origin[0] + z))
+    return ScanTables(
+        group(moved(_joined(layers), origin[1], origin[2]), LAYER_KEY), *_apart_and_touching(_joined(facing))
+    )
+
+
+def _apart_and_touching(facing: Columns) -> tuple[Columns, Columns]:
+    """Facing labels with layers between them, and those in contact with the contacts' range in z."""
+    apart = {name: values[facing["gap"] > 0] for name, values in facing.items()}
+    a, b, z, n = (facing[name][facing["gap"] == 0] for name in ("a", "b", "z", "overlap"))
+    touching = {"a": a, "b": b, "n": n, "z_min": z, "z_max": z}
+    return group(apart, PAIR_KEY), group(touching, STACKED_KEY)
+
+
+def _joined(parts: list[Columns]) -> Columns:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _layer_rows(names: Block, sums: Block, z: int, lags: int) -> Columns:
+    """Rows of one layer; near the volume's top there are fewer layers above it than lags."""
+    given = sums.shape[1] - len(SUMS)
+    back = np.zeros((len(names), lags), np.int64)
+    back[:, :given] = sums[:, len(SUMS) :]
+    values = [names, np.full(len(names), z, np.int64), *sums[:, : len(SUMS)].T, *back.T]
+    return dict(zip(layer_columns(lags), values, strict=True))
+
+
+def _facing_rows(faces: Block, counts: Block, z: int) -> Columns:
+    gap = counts[:, 0]
+    return {"a": faces[:, 0], "b": faces[:, 1], "z": z - gap - 1, "gap": gap, "overlap": counts[:, 1]}
