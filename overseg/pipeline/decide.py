@@ -21,6 +21,7 @@ Bool = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.uint64]
 
 MERGE, FILL, REVIEW, KEEP = "merge", "fill", "review", "keep"
+EVERY = (MERGE, FILL, REVIEW, KEEP)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def decide(
     out_of_range: Bool,
     cut: Labels,
     guard: Guard | None = None,
+    by_jaccard: bool = False,
 ) -> Verdicts:
     """Decisions for all candidates of one volume at one time.
 
@@ -102,13 +104,20 @@ def decide(
         Labels cut by the region's border: their candidates are at most reviewed.
     guard : Guard, optional
         Limits on groups; None for none (the published method has none).
+    by_jaccard : bool
+        Faces choose their partner by Jaccard index before anything is judged, as published
+        (arXiv 2502.01890, section 3.2), and not by probability among the accepted.
 
     Returns
     -------
     Verdicts
     """
     decision, reason = _wishes(candidates, p, threshold, review_from, out_of_range, cut)
-    _match(candidates, p, decision, reason)
+    if by_jaccard:
+        union = candidates.area_a + candidates.area_b - candidates.overlap
+        _match(candidates, candidates.overlap / np.maximum(union, 1), decision, reason, EVERY)
+    else:
+        _match(candidates, p, decision, reason, (MERGE,))
     roots = _groups(candidates, decision)
     if guard is not None:
         for group in _oversized(roots, layers, guard):
@@ -142,16 +151,17 @@ def _wishes(
 
 def _match(
     candidates: Candidates,
-    p: Float,
+    rank: Float,
     decision: npt.NDArray[np.object_],
     reason: npt.NDArray[np.object_],
+    competing: tuple[str, ...],
 ) -> None:
-    """One partner per end of a label; the better pair wins, the other is kept apart."""
+    """One partner per end of a label; the pair of higher rank wins, the other is kept apart."""
     low, high = np.minimum(candidates.a, candidates.b), np.maximum(candidates.a, candidates.b)
-    order = np.lexsort((candidates.overlap, high, low, candidates.gap, -p))
+    order = np.lexsort((candidates.overlap, high, low, candidates.gap, -rank))
     taken: set[tuple[int, str]] = set()
     for i in order.tolist():
-        if decision[i] != MERGE:
+        if decision[i] not in competing:
             continue
         ends = (int(candidates.a[i]), "end"), (int(candidates.b[i]), "start")
         if taken.isdisjoint(ends):
