@@ -179,6 +179,24 @@ def open_executor(run: RunSettings, *, client: Any = None, tasks_hint: int = 1) 
     ------
     Executor
     """
-    workers, memory = limits.share(run.workers, run.memory, limits.available(), limits.on_login_node())
-    workers = min(workers, max(1, tasks_hint))
-    yield InlineExecutor(workers, memory)
+    if client is not None:
+        from overseg.cluster import on_dask
+
+        yield on_dask.given(client, run.memory)
+        return
+    if run.scheduler is not None:
+        from overseg.cluster import on_dask
+
+        with on_dask.connected(run.scheduler, run.memory) as connected:
+            yield connected
+        return
+    machine = limits.available()
+    workers, _ = limits.share(run.workers, run.memory, machine, limits.on_login_node())
+    workers, memory = limits.share(max(1, min(workers, tasks_hint)), run.memory, machine)
+    if workers == 1:
+        yield InlineExecutor(1, memory)
+        return
+    from overseg.cluster import on_dask
+
+    with on_dask.embedded(workers, memory) as embedded:
+        yield embedded

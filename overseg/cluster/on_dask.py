@@ -1,0 +1,294 @@
+"""Units on Dask workers: our own embedded ones, a given client's, or those behind an address."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+import uuid
+from asyncio import CancelledError
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import dask
+from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed.protocol import pickle
+
+from overseg.cluster import limits
+from overseg.cluster.embedded import Workers
+from overseg.cluster.executor import Executor, Results, Unit, call
+from overseg.cluster.receipts import Receipt
+from overseg.errors import InputError, OversegError, ResourceError, TaskError
+
+_log = logging.getLogger(__name__)
+_TICK = 0.5  # seconds between looks at the workers
+_IN_FLIGHT = 2  # units per worker: one that runs and one that waits there
+_TRIES = 3  # deaths of workers that one unit may cause
+_PATIENCE = 300.0  # seconds without any worker
+
+
+class DaskExecutor(Executor):
+    """Runs units through a `distributed.Client`.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connected, synchronous.
+    workers, memory : int
+        See `Executor`.
+    embedded : Workers, optional
+        The worker processes, where they are ours.
+    patience : float
+        Seconds to wait for a first or next worker before giving up.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        workers: int,
+        memory: int,
+        embedded: Workers | None = None,
+        patience: float = _PATIENCE,
+    ) -> None:
+        super().__init__(workers, memory)
+        self._client = client
+        self._embedded = embedded
+        self._patience = patience
+        self._tries = _TRIES if embedded else 1  # a foreign scheduler has tried several times itself
+
+    def _each(self, step: str, fn: Unit, units: Mapping[str, tuple[Any, ...]]) -> Results:
+        batch = _Batch(self._client, step, fn, units)
+        watch = _Watch(self._client, self._embedded, self._patience)
+        try:
+            while batch.left:
+                watch.look()
+                # A unit under suspicion must not share its worker's queue with innocent ones.
+                batch.submit(watch.threads * (1 if batch.deaths else _IN_FLIGHT))
+                future = batch.next_done(_TICK)
+                if future is None:
+                    continue
+                try:
+                    outcome = batch.outcome(future)
+                except KilledWorker as error:
+                    self._bereaved(batch, future, error)
+                    continue
+                if outcome is not None:
+                    watch.progressed()
+                    yield outcome
+        finally:
+            if batch.left:
+                batch.cancel()
+                if self._embedded:  # what still runs there must not write after we are gone
+                    self._embedded.kill()
+
+    def _bereaved(self, batch: _Batch, future: Future, error: KilledWorker) -> None:
+        name, worker = batch.running[future], str(error.last_worker.name)
+        deaths = batch.again(future)
+        if self._embedded and self._embedded.ended_for_memory(worker) and deaths >= self._tries:
+            raise ResourceError(
+                f"step '{batch.step}' took far more than the {self.memory >> 20:,} MiB of a worker",
+                where=f"unit {name}",
+                remedy="give each worker more with --memory, and use fewer with --workers",
+            )
+        if deaths >= self._tries:
+            raise TaskError(
+                f"step '{batch.step}' ended its worker process each time it was tried",
+                where=f"unit {name}, {self._embedded.last_words(worker) if self._embedded else worker}",
+                remedy="most often memory ran out: give each worker more with --memory, or use fewer with "
+                "--workers, then run the same command again (what is done is kept)",
+            )
+        _log.warning("worker %s died; unit %s of step '%s' is done again", worker, name, batch.step)
+
+
+class _Batch:
+    """The units of one step on their way through the scheduler."""
+
+    def __init__(self, client: Client, step: str, fn: Unit, units: Mapping[str, tuple[Any, ...]]) -> None:
+        self.step = step
+        self.running: dict[Future, str] = {}
+        self.deaths: dict[str, int] = {}
+        self._client, self._fn, self._units = client, fn, units
+        self._waiting = list(units)[::-1]
+        self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+
+    @property
+    def left(self) -> bool:
+        return bool(self._waiting or self.running)
+
+    def submit(self, most: int) -> None:
+        while self._waiting and len(self.running) < most:
+            name = self._waiting.pop()
+            future = self._client.submit(
+                attempt,
+                self.step,
+                name,
+                pickle.dumps((self._fn, self._units[name])),
+                key=f"overseg-{self.step}-{name}-{uuid.uuid4().hex[:8]}",
+                pure=False,
+            )
+            self.running[future] = name
+            future.add_done_callback(self._done.put)
+
+    def next_done(self, timeout: float) -> Future | None:
+        try:
+            return self._done.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def outcome(self, future: Future) -> tuple[str, Receipt] | None:
+        """The unit's receipt, or its error raised; None if its worker died before handing it over."""
+        try:
+            receipt, error = future.result(timeout=2 * _TICK)
+        except TimeoutError:
+            self._done.put(future)
+            return None
+        except CancelledError:
+            raise ResourceError(
+                "the Dask scheduler let go of the work",
+                where=str(self._client.scheduler.address if self._client.scheduler else "scheduler"),
+                remedy="see that the scheduler is up, then run the same command again: what is done is kept",
+            ) from None
+        name = self.running.pop(future)
+        if error is not None:
+            raise error
+        self.deaths.pop(name, None)
+        return name, receipt
+
+    def again(self, future: Future) -> int:
+        """Put the unit back in line; the deaths it has caused or seen."""
+        name = self.running.pop(future)
+        self.deaths[name] = self.deaths.get(name, 0) + 1
+        self._waiting.append(name)
+        return self.deaths[name]
+
+    def cancel(self) -> None:
+        with suppress(Exception):  # the scheduler may be what failed
+            self._client.cancel(list(self.running))
+        self.running.clear()
+        self._waiting.clear()
+
+
+class _Watch:
+    """How many threads there are to run units, and for how long there were none."""
+
+    def __init__(self, client: Client, embedded: Workers | None, patience: float) -> None:
+        self.threads = 0
+        self._client, self._embedded, self._patience = client, embedded, patience
+        self._last_look = -10 * _TICK
+        self._seen = time.monotonic()
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if now - self._last_look < _TICK:
+            return
+        self._last_look = now
+        if self._embedded:
+            self._embedded.keep()
+        self.threads = sum(self._client.nthreads().values())
+        if self.threads:
+            self._seen = now
+        elif now - self._seen > self._patience:
+            raise ResourceError(
+                f"no Dask worker has been there for {self._patience:.0f} seconds",
+                where=str(self._client.scheduler.address),
+                remedy="start workers for this scheduler, or see why they do not come up, and run it again",
+            )
+
+    def progressed(self) -> None:
+        if self._embedded:
+            self._embedded.progressed()
+
+
+def attempt(step: str, name: str, work: bytes) -> tuple[Receipt | None, OversegError | None]:
+    """Run one unit on a worker.
+
+    Its error is a value, for raised ones end up in the workers' logs as well; and function and arguments
+    come packed, for a worker that cannot unpack a task by itself closes without a word.
+    """
+    try:
+        fn, args = pickle.loads(work)
+    except ImportError as error:
+        return None, _cannot_import(str(error), f"step '{step}'")
+    try:
+        return call(step, name, fn, args), None
+    except OversegError as error:
+        return None, error.with_traceback(None)
+
+
+def _cannot_import(what: str, where: str) -> ResourceError:
+    return ResourceError(
+        f"the Dask workers cannot import what they need: {what}",
+        where=where,
+        remedy="install the same version of overseg, and of your own modules, in the workers' environment",
+    )
+
+
+def _check_imports(client: Client) -> None:
+    """Refuse workers that lack overseg, or have another version: their answers might differ."""
+
+    def probe() -> str:  # nested, so that it travels whole and needs no import to arrive
+        try:
+            import importlib.metadata
+
+            import overseg.cluster.on_dask  # noqa: F401
+
+            return "overseg " + importlib.metadata.version("overseg")
+        except ImportError as error:
+            return str(error)
+
+    for worker, found in client.run(probe).items():
+        if found != probe():
+            raise _cannot_import(f"{found}, and {probe()} here", str(worker))
+
+
+@contextmanager
+def embedded(workers: int, memory: int) -> Iterator[DaskExecutor]:
+    """A scheduler in this process and worker processes around it."""
+    with (
+        TemporaryDirectory(prefix="overseg-workers-", ignore_cleanup_errors=True) as folder,
+        dask.config.set({"temporary-directory": folder}),
+        LocalCluster(
+            n_workers=0,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+            scheduler_kwargs={"allowed_failures": 0, "dashboard": False},
+        ) as cluster,
+        Workers(cluster.scheduler_address, workers, memory, Path(folder)) as pool,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield DaskExecutor(client, workers, memory, pool)
+
+
+@contextmanager
+def connected(address: str, memory: int | None) -> Iterator[DaskExecutor]:
+    """The workers of a running scheduler."""
+    try:
+        client = Client(address, set_as_default=False, timeout=30)
+    except (OSError, ValueError) as error:
+        raise ResourceError(
+            f"cannot reach the Dask scheduler: {error}",
+            where=address,
+            remedy="check the address given to --scheduler, and that it can be reached from here",
+        ) from None
+    with client:
+        yield given(client, memory)
+
+
+def given(client: Client, memory: int | None) -> DaskExecutor:
+    """The workers of a client that is somebody else's to close."""
+    if not isinstance(client, Client) or client.asynchronous:
+        raise InputError(
+            "the client is not a synchronous distributed.Client",
+            where=f"client={client!r}",
+            remedy="pass Client(address), without asynchronous=True",
+        )
+    _check_imports(client)
+    infos = client.scheduler_info()["workers"].values()
+    shares = [i["memory_limit"] // max(1, i["nthreads"]) for i in infos if i["memory_limit"]]
+    memory = memory or min(shares, default=limits.GIB)
+    return DaskExecutor(client, max(1, sum(i["nthreads"] for i in infos)), memory)
