@@ -135,7 +135,12 @@ def test_published_matching_lets_faces_choose_by_jaccard_before_judging():
     candidates = pairs((1, 2, 4, 1), (1, 3, 4, 1))
     wider = dataclasses.replace(candidates, overlap=np.array([8, 5]))
     both = np.array([0.1, 0.9])
-    rest = dict(threshold=0.5, review_from=0.5, out_of_range=np.zeros(2, bool), cut=np.zeros(0, np.uint64))
+    rest = {
+        "threshold": 0.5,
+        "review_from": 0.5,
+        "out_of_range": np.zeros(2, bool),
+        "cut": np.zeros(0, np.uint64),
+    }
     assert decide(wider, TWO, both, by_jaccard=True, **rest).decision.tolist() == ["keep", "keep"]
     assert decide(wider, TWO, both[::-1].copy(), by_jaccard=True, **rest).decision.tolist() == [
         "merge",
