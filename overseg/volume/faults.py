@@ -21,6 +21,14 @@ _REMEDIES = {
 _DEFAULT = "check the disk or the connection, then run the same command again"
 
 
+class Refusal(Exception):
+    """A store did not hand over its bytes; all else that goes wrong in a read is the fault of the bytes."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
 @contextmanager
 def storage(what: str, where: str, secrets: tuple[str, ...] = ()) -> Iterator[None]:
     """Turn what a store raises into `StorageError`, without the secrets that messages may carry."""
@@ -34,6 +42,7 @@ def storage(what: str, where: str, secrets: tuple[str, ...] = ()) -> Iterator[No
 
 def storage_error(what: str, where: str, error: BaseException, secrets: tuple[str, ...] = ()) -> StorageError:
     """The error of a store that refused to read or write."""
+    error = error.cause if isinstance(error, Refusal) else error
     number = error.errno if isinstance(error, OSError) else None
     remedy = _REMEDIES.get(number, _DEFAULT) if number is not None else _DEFAULT
     return StorageError(f"{what}: {reason(error, secrets)}", where=where, remedy=remedy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,7 +112,7 @@ class LocalFiles(Files):
         keys = []
         top = self._path(prefix.rstrip("/"))
         with storage("cannot list the folder", top):
-            for folder, _, names in os.walk(top, onerror=_unless_missing):
+            for folder, names in _walk(top):
                 inside = os.path.relpath(folder, self.root).replace(os.sep, "/")
                 keys += [
                     name if inside == "." else f"{inside}/{name}" for name in names if TEMPORARY not in name
@@ -175,6 +175,18 @@ def _sync_folder(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _walk(top: str) -> Iterator[tuple[str, Keys]]:
+    """Folders and the files in them; linked folders are followed once."""
+    seen = set()
+    for folder, below, names in os.walk(top, onerror=_unless_missing, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        yield folder, names
 
 
 def _unless_missing(error: OSError) -> None:

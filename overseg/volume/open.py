@@ -15,6 +15,8 @@ from overseg.volume.place import Place
 from overseg.volume.volume import Level, Triple, Volume, open_array
 
 SUFFIXES = (".ome.zarr", ".zarr", ".n5")
+COPYING = ".overseg-copying"  # an unfinished copy
+LABELS_HINT = ".overseg-labels"  # a copied label group whose own metadata do not say that it is one
 
 
 def open_volume(
@@ -48,6 +50,7 @@ def open_volume(
     if isinstance(source, Volume):
         return source
     place = _place(source)
+    _check_finished(place)
     node = _label_node(require_node(place), label)
     if node.is_array:
         return _rescaled(_bare(node), voxel_size)
@@ -70,6 +73,15 @@ def _place(source: Any) -> Place:
     )
 
 
+def _check_finished(place: Place) -> None:
+    if place.files.read(COPYING) is not None:
+        raise VolumeError(
+            "this copy was interrupted and is not complete",
+            where=place.location,
+            remedy="run the command that made it again: it goes on where it stopped",
+        )
+
+
 # ------------------------------------------------------------------------------------------- which node
 
 
@@ -89,8 +101,7 @@ def _label_node(node: Node, label: str | None) -> Node:
         return _choose(node, names, label)
     if "multiscales" not in ome:
         raise _no_labels(node)
-    parent = node.place.parent()
-    if "image-label" not in ome and (parent is None or parent.name != "labels"):
+    if "image-label" not in ome and not _among_labels(node):
         raise VolumeError(
             "this is an OME-Zarr image without labels",
             where=node.place.location,
@@ -100,6 +111,12 @@ def _label_node(node: Node, label: str | None) -> Node:
     if label not in (None, node.place.name):
         raise _unknown(node.place.location, label, [node.place.name])
     return node
+
+
+def _among_labels(node: Node) -> bool:
+    """Labels by their place: in a ``labels`` group, or copied from one."""
+    parent = node.place.parent()
+    return (parent is not None and parent.name == "labels") or node.place.files.read(LABELS_HINT) is not None
 
 
 def _label_names(node: Node) -> list[Node] | None:

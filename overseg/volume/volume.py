@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import InputError, OversegError, StorageError, VolumeError
-from overseg.volume.faults import corrupt, storage, storage_error
+from overseg.volume.faults import Refusal, corrupt, reason, storage, storage_error
 from overseg.volume.files import TEMPORARY, Files
 from overseg.volume.place import Place
 from overseg.volume.units import UnitGrid
@@ -237,6 +237,11 @@ class Volume:
         """Key of a unit's stored bytes below the level's array."""
         return str(self._array(level).metadata.encode_chunk_key(self.grid(level).coords(unit)))
 
+    def codecs(self, level: int = 0) -> list[str]:
+        """Names of the filters and compressors that a chunk goes through."""
+        array = self._array(level)
+        return [_codec_name(codec) for codec in (*array.filters, *array.compressors)]
+
     def unit_name(self, unit: int, level: int = 0) -> str:
         """A unit as errors name it: array, unit and voxels."""
         spans = ", ".join(
@@ -294,8 +299,8 @@ class Volume:
         except Exception as error:
             unit, cause = self._culprit(level, units, error)
             where, secrets = self.unit_name(unit, level), self.place.secrets
-            if isinstance(cause, OSError):
-                raise storage_error("cannot read voxels", where, cause, secrets) from None
+            if isinstance(cause, Refusal):
+                raise storage_error("cannot read voxels", where, cause.cause, secrets) from None
             raise corrupt(where, cause, secrets) from None
 
     def _culprit(self, level: int, units: list[int], error: Exception) -> tuple[int, Exception]:
@@ -309,6 +314,12 @@ class Volume:
         return units[0], error
 
 
+def _codec_name(codec: Any) -> str:
+    """A codec as zarr's metadata name it: v2 codecs have an id, v3 codecs a name in their JSON."""
+    name = getattr(codec, "codec_id", None)
+    return str(name if name else codec.to_dict()["name"])
+
+
 def open_array(place: Place, *, write: bool = False) -> Any:
     """Open a zarr array, reading its own metadata and never a consolidated copy.
 
@@ -319,15 +330,16 @@ def open_array(place: Place, *, write: bool = False) -> Any:
     """
     import zarr
 
+    from overseg.volume.checked import CheckedStore, note_codec
+
     try:
-        return zarr.open_array(place.store(read_only=not write), mode="r+" if write else "r")
+        store = CheckedStore(place.store(read_only=not write))
+        return note_codec(zarr.open_array(store, mode="r+" if write else "r"))
     except (OversegError, MemoryError):
         raise
-    except PermissionError as error:
-        raise storage_error("cannot open the array", place.location, error, place.secrets) from None
+    except Refusal as error:
+        raise storage_error("cannot open the array", place.location, error.cause, place.secrets) from None
     except Exception as error:
-        from overseg.volume.faults import reason
-
         raise VolumeError(
             f"the array's metadata are damaged or not supported: {reason(error, place.secrets)}",
             where=place.location,

@@ -1,0 +1,51 @@
+"""A zarr store that never passes on less than was asked for. Imports zarr: load it where it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
+from zarr.storage import WrapperStore
+
+from overseg.volume.faults import Refusal
+
+_BLOSC_HEADER = 16
+
+
+class CheckedStore(WrapperStore[Any]):  # type: ignore[misc]
+    """Refuse stored objects that were cut short.
+
+    zarr takes an empty shard, or an inner chunk beyond a shard's end, for one that was never written and
+    gives background; and the blosc codec reads past the end of a short buffer. Both would be wrong labels
+    without an error.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.blosc = False
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """The bytes of `key`. Raises `Refusal`; ``ValueError`` where there are fewer than there must be."""
+        try:
+            value = await super().get(key, prototype, byte_range)
+        except Exception as error:
+            raise Refusal(error) from error
+        if value is None:
+            return None
+        wanted = 1
+        if isinstance(byte_range, RangeByteRequest):
+            wanted = byte_range.end - byte_range.start
+        elif isinstance(byte_range, SuffixByteRequest):
+            wanted = byte_range.suffix
+        elif self.blosc and len(value) >= _BLOSC_HEADER and not key.endswith((".zarray", ".json", ".zattrs")):
+            wanted = int.from_bytes(value[12:_BLOSC_HEADER].to_bytes(), "little")
+        if len(value) < wanted:
+            raise ValueError(f"truncated: {len(value)} bytes where {wanted} are needed")
+        return value
+
+
+def note_codec(array: Any) -> Any:
+    """Tell the store of an opened array whether whole objects are blosc frames; the array itself."""
+    names = [type(codec).__name__ for codec in array.compressors]
+    array.store.blosc = array.shards is None and bool(names) and names[-1].startswith("Blosc")
+    return array
