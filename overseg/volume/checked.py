@@ -13,19 +13,24 @@ _BLOSC_HEADER = 16
 
 
 class CheckedStore(WrapperStore[Any]):  # type: ignore[misc]
-    """Refuse stored objects that were cut short.
+    """Refuse stored objects that were cut short; hide old ones from a writer of whole units.
 
     zarr takes an empty shard, or an inner chunk beyond a shard's end, for one that was never written and
     gives background; and the blosc codec reads past the end of a short buffer. Both would be wrong labels
-    without an error.
+    without an error. And zarr reads a shard before it replaces it, even whole: slow, and impossible where the
+    old one is damaged.
     """
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.blosc = False
+        self.blind = False
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """The bytes of `key`. Raises `Refusal`; ``ValueError`` where there are fewer than there must be."""
+        is_metadata = key.endswith((".zarray", ".zattrs", "zarr.json"))
+        if self.blind and not is_metadata:
+            return None
         try:
             value = await super().get(key, prototype, byte_range)
         except Exception as error:
@@ -37,15 +42,16 @@ class CheckedStore(WrapperStore[Any]):  # type: ignore[misc]
             wanted = byte_range.end - byte_range.start
         elif isinstance(byte_range, SuffixByteRequest):
             wanted = byte_range.suffix
-        elif self.blosc and len(value) >= _BLOSC_HEADER and not key.endswith((".zarray", ".json", ".zattrs")):
+        elif self.blosc and not is_metadata and len(value) >= _BLOSC_HEADER:
             wanted = int.from_bytes(value[12:_BLOSC_HEADER].to_bytes(), "little")
         if len(value) < wanted:
             raise ValueError(f"truncated: {len(value)} bytes where {wanted} are needed")
         return value
 
 
-def note_codec(array: Any) -> Any:
-    """Tell the store of an opened array whether whole objects are blosc frames; the array itself."""
+def instruct(array: Any, *, write: bool) -> Any:
+    """Tell the store of an opened array what it holds and what for; the array itself."""
     names = [type(codec).__name__ for codec in array.compressors]
     array.store.blosc = array.shards is None and bool(names) and names[-1].startswith("Blosc")
+    array.store.blind = write
     return array

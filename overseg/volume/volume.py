@@ -330,11 +330,11 @@ def open_array(place: Place, *, write: bool = False) -> Any:
     """
     import zarr
 
-    from overseg.volume.checked import CheckedStore, note_codec
+    from overseg.volume.checked import CheckedStore, instruct
 
     try:
         store = CheckedStore(place.store(read_only=not write))
-        return note_codec(zarr.open_array(store, mode="r+" if write else "r"))
+        return instruct(zarr.open_array(store, mode="r+" if write else "r"), write=write)
     except (OversegError, MemoryError):
         raise
     except Refusal as error:
