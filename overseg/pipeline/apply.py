@@ -1,0 +1,324 @@
+"""Apply: write a plan's corrections into its volume, in place, so that a kill at any moment loses nothing.
+
+Everything is checked before the first byte is written. Then every touched unit of every level is journalled,
+written and marked; a unit's own digest says, after an interruption, what is left to do.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from overseg.errors import PlanError, ResourceError, StorageError
+from overseg.pipeline import journal as journals
+from overseg.pipeline.journal import Journal, Segment, read_journal
+from overseg.pipeline.plandata import PlanData
+from overseg.pipeline.planfile import read_plan
+from overseg.pipeline.provenance import write_provenance
+from overseg.pipeline.remap import touched_units
+from overseg.pipeline.work import Job, Unit, batches, check, peak_bytes, write
+from overseg.volume import Volume, open_volume
+from overseg.volume.lock import Lock, locked
+from overseg.volume.state import APPLIED, APPLYING, UNDOING, UNDONE, Entry, State, read_state, write_state
+
+if TYPE_CHECKING:
+    from overseg.cluster.executor import Executor
+    from overseg.settings import RunSettings
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an apply or an undo did.
+
+    Attributes
+    ----------
+    plan_hash : str
+    location : str
+        Of the volume.
+    phase : str
+        Of the plan on this volume, now.
+    units_touched : int
+        Units of all levels that may hold a changed voxel.
+    units_rewritten : int
+        Units written by this call.
+    voxels_changed : int
+        Voxels changed by this call, all levels.
+    seconds : float
+        Wall-clock time.
+    units_left : tuple of str
+        Units that an undo left alone because someone else changed them.
+    """
+
+    plan_hash: str
+    location: str
+    phase: str
+    units_touched: int
+    units_rewritten: int
+    voxels_changed: int
+    seconds: float
+    units_left: tuple[str, ...] = ()
+
+
+def apply(
+    folder: str | Path,
+    run: RunSettings,
+    executor: Executor,
+    *,
+    progress: Progress | None = None,
+    volume: Volume | None = None,
+) -> Result:
+    """Write a plan's corrections into its volume; after an interruption, go on.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The plan folder.
+    run : RunSettings
+        `break_lock` is looked at.
+    executor : Executor
+        Runs the tasks.
+    progress : callable, optional
+        Called as ``progress(step, done, total)``.
+    volume : Volume, optional
+        Where the plan's volume is now, if not where the plan says.
+
+    Returns
+    -------
+    Result
+        With no unit rewritten if the plan was applied already.
+
+    Raises
+    ------
+    PlanError
+        If the plan is missing, damaged or for another volume, or another plan is half applied.
+    ChangedError
+        If the volume changed since the plan was made.
+    LockedError
+        If another run holds the volume.
+    StorageError
+        If volume or journal cannot be written, or the disk is too full for the journal.
+    ResourceError
+        If a unit does not fit a worker's memory.
+    """
+    start = time.monotonic()
+    folder = Path(folder).resolve()
+    plan = read_plan(folder)
+    volume = open_plan_volume(plan, volume)
+    check_journal_writable(folder)
+    volume.check_writable()
+    with locked(volume, break_lock=run.break_lock) as lock:
+        state = read_state(volume)
+        entry = _entry(state, plan, folder)
+        units = _all_units(plan, volume)
+        n = sum(len(numbers) for numbers in units.values())
+        counts = {"written": 0, "voxels": 0}
+        if entry.phase != APPLIED:
+            counts = _write(folder, plan, volume, state, entry, lock, units, executor, progress)
+        entry = replace(entry, phase=APPLIED)
+        if not entry.noted:
+            _note(folder, plan, volume, entry, lock)
+            write_state(volume, read_state(volume).with_entry(replace(entry, noted=True)))
+    return Result(
+        plan.hash,
+        volume.location,
+        APPLIED,
+        n,
+        counts["written"],
+        counts["voxels"],
+        time.monotonic() - start,
+    )
+
+
+def open_plan_volume(plan: PlanData, volume: Volume | None) -> Volume:
+    """The plan's volume, if it still has the plan's shape and type. Raises `PlanError`."""
+    found = volume if volume is not None else open_volume(plan.volume["location"])
+    facts = {"shape": tuple(found.shape), "axes": tuple(found.axes), "dtype": str(found.dtype)}
+    for name, now in facts.items():
+        then = plan.volume[name]
+        then = then if isinstance(then, str) else tuple(then)
+        if now != then:
+            raise PlanError(
+                f"the plan is for another volume: its {name} is {then}, here it is {now}",
+                where=found.location,
+                remedy="apply the plan to the volume it was made for, or make a plan for this one",
+            )
+    return found
+
+
+def journal_folder(folder: Path, entry: Entry) -> Path:
+    """Where the journal of one application lies."""
+    return folder / "run" / "journal" / entry.run
+
+
+def check_journal_writable(folder: Path) -> None:
+    """Prove that the plan folder takes a journal. Raises `StorageError`."""
+    home = folder / "run" / "journal"
+    probe = home / f".probe-{uuid.uuid4().hex}"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"overseg")
+    except OSError as error:
+        raise journals.cannot_write(home, error) from None
+    finally:
+        if probe.exists():
+            probe.unlink()
+
+
+def check_memory(volume: Volume, executor: Executor) -> None:
+    """Refuse before the first task what would not fit a worker. Raises `ResourceError`."""
+    need = peak_bytes(volume)
+    if need > executor.memory:
+        raise ResourceError(
+            f"one write unit needs about {need / 2**30:.1f} GiB to be corrected, "
+            f"a worker has {executor.memory / 2**30:.1f} GiB",
+            where=volume.location,
+            remedy="give each worker more with --memory (and use fewer with --workers)",
+        )
+
+
+def unit_list(plan: PlanData, level: int, numbers: Sequence[int], journal: Journal) -> list[Unit]:
+    """The units with what plan and journal know of them."""
+    table = plan.units
+    rows = np.flatnonzero(table.level == level)
+    planned = dict(zip(table.unit[rows].tolist(), rows.tolist(), strict=True))
+    return [
+        Unit(
+            int(unit),
+            table.digest[planned[unit]].tobytes() if unit in planned else None,
+            journal.images.get((level, int(unit))),
+        )
+        for unit in numbers
+    ]
+
+
+def tasks(job: Job, units: dict[int, list[Unit]]) -> dict[str, tuple[Any, ...]]:
+    """Named tasks over the units of all levels, for an executor."""
+    return {
+        name: (job, level, batch)
+        for level, members in units.items()
+        for name, batch in batches(job.volume, level, members)
+    }
+
+
+def _entry(state: State, plan: PlanData, folder: Path) -> Entry:
+    """This plan's place in the volume's past; refuses what must not be applied now."""
+    last, own = state.last, state.entry(plan.hash)
+    if last is not None and last.unfinished and last.plan_hash != plan.hash:
+        word = "applied" if last.phase == APPLYING else "undone"
+        command = "apply" if last.phase == APPLYING else "undo"
+        raise PlanError(
+            f"another plan was being {word} when its run ended",
+            where=f"{state.location}, plan {last.place}",
+            remedy=f"finish it first: `overseg {command} {last.place}`",
+        )
+    if own is not None and own.phase == UNDOING:
+        raise PlanError(
+            "this plan is half undone",
+            where=f"{state.location}, plan {folder}",
+            remedy=f"finish that first: `overseg undo {folder}`; then it can be applied again",
+        )
+    if own is None or own.phase == UNDONE:
+        return Entry(plan.hash, str(folder), "planned", uuid.uuid4().hex[:12])
+    return replace(own, place=str(folder))
+
+
+def _all_units(plan: PlanData, volume: Volume) -> dict[int, list[int]]:
+    """Touched units by level."""
+    rows = (plan.units.level == 0) & plan.units.touched
+    touched = np.zeros(volume.grid(0).n, bool)
+    inside = plan.units.unit[rows]
+    if len(inside) and int(inside.max()) >= len(touched):
+        raise PlanError(
+            "the volume was stored anew in other chunks since the plan was made",
+            where=volume.location,
+            remedy="make a new plan: it gives the same corrections",
+        )
+    touched[inside] = True
+    units = {0: np.flatnonzero(touched).tolist()}
+    for level in range(1, len(volume.levels)):
+        units[level] = touched_units(volume, level, touched).tolist()
+    return units
+
+
+def _write(
+    folder: Path,
+    plan: PlanData,
+    volume: Volume,
+    state: State,
+    entry: Entry,
+    lock: Lock,
+    units: dict[int, list[int]],
+    executor: Executor,
+    progress: Progress | None,
+) -> dict[str, int]:
+    """Check everything, then correct all units of all levels."""
+    place = journal_folder(folder, entry)
+    journal = read_journal(place)
+    job = Job(str(folder), plan.hash, volume, str(place), uuid.uuid4().hex[:12], lock)
+    todo = {level: unit_list(plan, level, numbers, journal) for level, numbers in units.items()}
+    check_memory(volume, executor)
+    _check_range(plan, volume)
+    done: set[int] = set()
+    runs = 0
+    for _, receipt in executor.run("check", check, tasks(job, {0: todo[0]}), progress=progress):
+        runs += receipt["runs"]
+        done.update(receipt["done"])
+    _check_space(folder, volume, runs)
+    write_state(volume, state.with_entry(replace(entry, phase=APPLYING)))
+    todo[0] = [each for each in todo[0] if each.unit not in done]
+    counts = {"written": 0, "voxels": 0}
+    for _, receipt in executor.run("write", write, tasks(job, todo), progress=progress):
+        counts = {key: counts[key] + receipt[key] for key in counts}
+    lock.check()
+    write_state(volume, state.with_entry(replace(entry, phase=APPLIED)))
+    return counts
+
+
+def _note(folder: Path, plan: PlanData, volume: Volume, entry: Entry, lock: Lock) -> None:
+    """Provenance, journalled like everything else."""
+    from importlib.metadata import version
+
+    fills = plan.fills
+    note = {
+        "version": version("overseg"),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "labels_merged": len(plan.merges.old),
+        "voxels_filled": int((fills.x1 - fills.x0).sum()),
+    }
+    place = journal_folder(folder, entry)
+    metas = read_journal(place).metas
+    with Segment(place, uuid.uuid4().hex[:12]) as segment:
+        write_provenance(volume, plan.hash, note, metas, segment, lock)
+
+
+def _check_range(plan: PlanData, volume: Volume) -> None:
+    labels = [int(column.max()) for column in (plan.fills.new, plan.merges.new) if len(column)]
+    for level in volume.levels:
+        if labels and max(labels) > np.iinfo(level.dtype).max:
+            raise PlanError(
+                f"label {max(labels)} does not fit {level.dtype}, the integer type of level {level.path!r}",
+                where=volume.location,
+                remedy="write that level again with the integer type of the full resolution",
+            )
+
+
+def _check_space(folder: Path, volume: Volume, runs: int) -> None:
+    """Refuse to start what the journal's disk cannot hold."""
+    sizes = [float(np.prod(level.shape)) for level in volume.levels]
+    need = int(runs * journals.BYTES_PER_RUN * sum(sizes) / sizes[0]) + (1 << 20)
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise StorageError(
+            f"the journal may need {need / 2**20:,.0f} MiB, the disk has {free / 2**20:,.0f} MiB free",
+            where=str(folder),
+            remedy="free disk space, or move the plan folder to a larger disk, and apply it from there",
+        )

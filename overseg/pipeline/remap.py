@@ -1,0 +1,238 @@
+"""Merges and fills, put into a block of voxels: the one place that says what a corrected voxel is.
+
+A voxel of time t becomes the fill's label where a fill covers it, else its group's smallest label, else it
+stays. At a coarser level a voxel is filled when the level-0 voxel nearest to its centre is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.errors import PlanError
+from overseg.kernels.tables import Bool, Int
+from overseg.pipeline.plandata import Fills, Merges
+from overseg.pipeline.planfile import fills_of, merges_of
+
+if TYPE_CHECKING:
+    from overseg.volume import Volume
+
+Voxels = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What is to be changed in a part of the volume.
+
+    Attributes
+    ----------
+    merges : Merges
+        Sorted by (t, old).
+    fills : Fills
+        Sorted by (t, z, y, x0), in voxels of level 0; at least those that meet the part.
+    """
+
+    merges: Merges
+    fills: Fills
+
+
+def rewrite(block: Voxels, times: range, maps: Sequence[Int], edits: Edits) -> Voxels:
+    """The corrected copy of a block.
+
+    Parameters
+    ----------
+    block : ndarray of integers, shape (t, z, y, x)
+        The original voxels; not changed.
+    times : range
+        Time points of the block.
+    maps : sequence of ndarray of int64
+        For z, y and x: the level-0 index of every index of the block, not decreasing.
+    edits : Edits
+
+    Returns
+    -------
+    ndarray
+        Same shape and dtype, C order.
+    """
+    result = np.array(block, order="C")
+    merges, fills = edits.merges, edits.fills
+    for i, t in enumerate(times):
+        at = slice(*np.searchsorted(merges.t, [t, t + 1]))
+        _relabel(result[i], merges.old[at], merges.new[at])
+        at = slice(*np.searchsorted(fills.t, [t, t + 1]))
+        _fill(result[i], maps, Fills(*(column[at] for column in vars(fills).values())))
+    return result
+
+
+def _relabel(voxels: Voxels, old: npt.NDArray[np.uint64], new: npt.NDArray[np.uint64]) -> None:
+    """Replace `old` (sorted) by `new` in place. Labels come in runs: only their starts are looked up."""
+    fits = old <= np.uint64(np.iinfo(voxels.dtype).max)
+    old, new = old[fits].astype(voxels.dtype), new[fits].astype(voxels.dtype)
+    if len(old) == 0 or voxels.size == 0:
+        return
+    flat = voxels.reshape(-1)
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    values = flat[starts]
+    place = np.minimum(np.searchsorted(old, values), len(old) - 1)
+    hits = old[place] == values
+    lengths = np.diff(np.append(starts, flat.size))
+    flat[ranges(starts[hits], lengths[hits])] = np.repeat(new[place[hits]], lengths[hits])
+
+
+def _fill(voxels: Voxels, maps: Sequence[Int], fills: Fills) -> None:
+    """Set in place the voxels whose level-0 voxel lies in a fill."""
+    mz, my, mx = maps
+    z0, z1 = np.searchsorted(mz, fills.z), np.searchsorted(mz, fills.z, "right")
+    y0, y1 = np.searchsorted(my, fills.y), np.searchsorted(my, fills.y, "right")
+    x0, x1 = np.searchsorted(mx, fills.x0), np.searchsorted(mx, fills.x1)
+    rows = np.flatnonzero((z1 > z0) & (y1 > y0) & (x1 > x0))
+    # One run of level 0 covers a small box here: one row of it per (z, y).
+    nz, ny = (z1 - z0)[rows], (y1 - y0)[rows]
+    each = nz * ny
+    row = np.repeat(rows, each)
+    k = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+    z = z0[row] + k // np.repeat(ny, each)
+    y = y0[row] + k % np.repeat(ny, each)
+    starts = (z * voxels.shape[1] + y) * voxels.shape[2] + x0[row]
+    lengths = (x1 - x0)[row]
+    voxels.reshape(-1)[ranges(starts, lengths)] = np.repeat(fills.new[row].astype(voxels.dtype), lengths)
+
+
+def ranges(starts: Int, lengths: Int) -> Int:
+    """All indices of the half-open ranges ``starts[i] : starts[i] + lengths[i]``, one after the other.
+
+    Examples
+    --------
+    >>> ranges(np.array([3, 10]), np.array([2, 3])).tolist()
+    [3, 4, 10, 11, 12]
+    """
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    indices: Int = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    return indices
+
+
+def axis_map(level: Any, base: Any, axis: int, start: int, stop: int) -> Int:
+    """Level-0 index nearest to the centre of each voxel ``start .. stop - 1`` of a level, along one axis.
+
+    Parameters
+    ----------
+    level, base : Level
+        The level, and level 0.
+    axis : int
+        0, 1, 2 for z, y, x.
+    start, stop : int
+        Half-open range of indices in `level`.
+
+    Returns
+    -------
+    ndarray of int64, shape (stop - start,)
+        Ties go to the smaller index; beyond the volume's ends the last voxel counts.
+    """
+    index = np.arange(start, stop, dtype=np.float64)
+    position = level.translation[axis] + index * level.scale[axis]
+    exact = (position - base.translation[axis]) / base.scale[axis]
+    # Scales such as 0.13 leave an error in the last bits, which must not decide a tie.
+    nearest = np.ceil(np.round(exact, 6) - 0.5).astype(np.int64)
+    n = base.shape[axis - 3]
+    inside: Int = np.clip(nearest, 0, n - 1)
+    return inside
+
+
+def unit_maps(volume: Volume, level: int, unit: int) -> tuple[Int, Int, Int]:
+    """`axis_map` of a unit's box along z, y and x."""
+    box = volume.grid(level).box(unit)
+    here, base = volume.levels[level], volume.levels[0]
+    z, y, x = (axis_map(here, base, axis, span.start, span.stop) for axis, span in enumerate(box))
+    return z, y, x
+
+
+def corrected(volume: Volume, level: int, unit: int, data: Voxels, edits: Edits) -> Voxels:
+    """The corrected voxels of a whole write unit, in the stored axes."""
+    grid = volume.grid(level)
+    times = grid.times(unit)
+    block = data.reshape(len(times), *data.shape[-3:])  # any other axis has length one
+    return rewrite(block, times, unit_maps(volume, level, unit), edits).reshape(data.shape)
+
+
+def touched_units(volume: Volume, level: int, touched: Bool) -> Int:
+    """Units of a coarser level that may hold a voxel that changes.
+
+    Parameters
+    ----------
+    volume : Volume
+    level : int
+    touched : ndarray of bool, shape (units of level 0,)
+        Which units of level 0 may change.
+
+    Returns
+    -------
+    ndarray of int64
+        Units of `level` whose box, grown by one voxel of that level, meets a touched unit of level 0.
+    """
+    coarse, fine = volume.grid(level), volume.grid(0)
+    hit = touched.reshape(fine.shape)
+    for axis, (n, unit, size) in enumerate(
+        zip(coarse.shape, coarse.unit_shape, coarse.array_shape, strict=True)
+    ):
+        first = np.arange(n) * unit
+        last = np.minimum(first + unit, size) - 1
+        spatial = axis - (len(coarse.shape) - 3)
+        if spatial >= 0:
+            # Whoever made the level may have taken any voxel in the neighbourhood of the centre.
+            first, last = np.maximum(first - 1, 0), np.minimum(last + 1, size - 1)
+            full = axis_map(volume.levels[level], volume.levels[0], spatial, 0, size)
+            first, last = full[first], full[last]
+        sums = np.concatenate([np.zeros_like(hit[:1], np.int64), np.cumsum(hit, 0)])
+        low, high = first // fine.unit_shape[axis], last // fine.unit_shape[axis] + 1
+        hit = np.moveaxis(sums[high] - sums[low] > 0, 0, -1)  # after all axes they are in order again
+    units: Int = np.flatnonzero(hit)
+    return units
+
+
+def load_edits(folder: str, plan_hash: str, volume: Volume, level: int, units: Sequence[int]) -> Edits:
+    """The merges, and the fills that meet the given units, from the plan folder.
+
+    Parameters
+    ----------
+    folder : str
+        The plan folder, whose tables were checked before (`read_plan`).
+    plan_hash : str
+        The plan's hash: the merges are kept in memory under it.
+    volume : Volume
+    level : int
+    units : sequence of int
+        Units of `level` that are worked on together.
+    """
+    import pyarrow.parquet as pq
+
+    spans = [unit_maps(volume, level, unit) for unit in units]
+    times = [volume.grid(level).times(unit) for unit in units]
+    wanted = [("t", ">=", min(t.start for t in times)), ("t", "<", max(t.stop for t in times))]
+    for axis, (low, high) in enumerate((("z", "z"), ("y", "y"), ("x1", "x0"))):
+        inclusive = ">" if low == "x1" else ">="
+        wanted.append((low, inclusive, int(min(span[axis][0] for span in spans))))
+        wanted.append((high, "<=", int(max(span[axis][-1] for span in spans))))
+    path = Path(folder) / "plan" / "fills.parquet"
+    try:
+        fills = fills_of(pq.read_table(path, filters=wanted, use_threads=False))
+    except (OSError, ValueError) as error:
+        raise PlanError(
+            f"the plan's fills cannot be read: {error}",
+            where=str(path),
+            remedy="restore the plan folder, then run the same command again",
+        ) from error
+    return Edits(_merges(folder, plan_hash), fills)
+
+
+@functools.lru_cache(maxsize=2)
+def _merges(folder: str, plan_hash: str) -> Merges:
+    import pyarrow.parquet as pq
+
+    return merges_of(pq.read_table(Path(folder) / "plan" / "merges.parquet", use_threads=False))

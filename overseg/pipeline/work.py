@@ -1,0 +1,252 @@
+"""What a task does to write units: check them, correct them, put them back. Runs in any process.
+
+Every function takes a `Job` and a batch of units of one level, and gives back a small dict. A unit's digest
+says what has to be done, so that each function may be run again at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.errors import ChangedError, PlanError
+from overseg.pipeline.journal import Image, Segment, changed_runs, damaged, read_journal, restore
+from overseg.pipeline.remap import corrected, load_edits
+from overseg.volume import unit_digest
+
+if TYPE_CHECKING:
+    from overseg.volume import Volume
+    from overseg.volume.lock import Lock
+
+_BATCH_BYTES = 64 << 20  # decoded; about half a second of work
+_BATCH_UNITS = 256
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of one command share.
+
+    Attributes
+    ----------
+    folder : str
+        The plan folder.
+    plan_hash : str
+    volume : Volume
+    journal : str
+        Folder of the journal.
+    attempt : str
+        Unique to this run of the command.
+    lock : Lock
+        Checked before each write.
+    """
+
+    folder: str
+    plan_hash: str
+    volume: Volume
+    journal: str
+    attempt: str
+    lock: Lock
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One write unit in a batch.
+
+    Attributes
+    ----------
+    unit : int
+        Index in the level's grid.
+    planned : bytes or None
+        Digest in the plan, where the plan has one.
+    image : Image or None
+        Its record in the journal, where there is one.
+    """
+
+    unit: int
+    planned: bytes | None
+    image: Image | None
+
+
+def batches(volume: Volume, level: int, units: Sequence[Unit]) -> Iterator[tuple[str, tuple[Unit, ...]]]:
+    """Neighbouring units in tasks of a sensible size, each with a name."""
+    facts = volume.levels[level]
+    size = int(np.prod(facts.unit_shape)) * facts.dtype.itemsize
+    step = max(1, min(_BATCH_UNITS, _BATCH_BYTES // size))
+    for start in range(0, len(units), step):
+        batch = tuple(units[start : start + step])
+        yield f"level {level}, units {batch[0].unit} to {batch[-1].unit}", batch
+
+
+def peak_bytes(volume: Volume) -> int:
+    """Largest memory that a task of these needs for its voxels."""
+    levels = volume.levels
+    return max(int(np.prod(level.unit_shape)) * (4 * level.dtype.itemsize + 2) for level in levels)
+
+
+def check(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
+    """Before anything is written: is every unit as planned, or as this plan left it?
+
+    Returns
+    -------
+    dict
+        ``done``: units that are as this plan left them; ``runs``: an upper bound of the runs that the journal
+        will take for the others.
+
+    Raises
+    ------
+    ChangedError
+        If a unit is neither.
+    """
+    volume, done, runs = job.volume, [], 0
+    edits = load_edits(job.folder, job.plan_hash, volume, level, [each.unit for each in units])
+    for each in units:
+        data = volume.read_unit(each.unit, level)
+        digest = unit_digest(data)
+        image = _record(job, level, each, digest)
+        if image is not None and digest == image.after:
+            done.append(each.unit)
+        elif image is None:
+            runs += len(changed_runs(data, corrected(volume, level, each.unit, data, edits))[0])
+    return {"done": done, "runs": runs}
+
+
+def write(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
+    """Correct units, each journalled before it is written.
+
+    Returns
+    -------
+    dict
+        ``written``: units written; ``voxels``: voxels changed in them.
+
+    Raises
+    ------
+    ChangedError
+        If a unit is neither as planned nor as this plan left it.
+    LockedError
+        If the lock was taken over.
+    StorageError
+        If journal or volume cannot be written.
+    """
+    volume, written, voxels = job.volume, 0, 0
+    edits = load_edits(job.folder, job.plan_hash, volume, level, [each.unit for each in units])
+    with Segment(Path(job.journal), job.attempt) as segment:
+        for each in units:
+            old = volume.read_unit(each.unit, level)
+            before = unit_digest(old)
+            image = _record(job, level, each, before)
+            if image is not None and before == image.after:
+                segment.done(level, each.unit, image.before, image.after)
+                continue
+            new = corrected(volume, level, each.unit, old, edits)
+            changed = int(np.count_nonzero(old != new))
+            after = unit_digest(new) if changed else before
+            if image is None and changed:
+                segment.image(level, each.unit, before, after, old, new)
+            elif image is not None and image.after != after:
+                raise damaged(Path(job.journal) / image.segment)
+            if changed:
+                job.lock.check()
+                volume.write_unit(each.unit, new, level)
+                written, voxels = written + 1, voxels + changed
+            segment.done(level, each.unit, before, after)
+        segment.sync()
+    return {"written": written, "voxels": voxels}
+
+
+def look(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
+    """Before an undo: which units are to be restored, and which did someone else change?
+
+    Returns
+    -------
+    dict
+        ``restore`` and ``changed``: units. Those that are as they were are in neither.
+    """
+    restore_, changed = [], []
+    for each in units:
+        digest = unit_digest(job.volume.read_unit(each.unit, level))
+        if each.image is None:
+            if digest != each.planned:
+                changed.append(each.unit)
+        elif digest == each.image.after:
+            restore_.append(each.unit)
+        elif digest != each.image.before:
+            changed.append(each.unit)
+    return {"restore": restore_, "changed": changed}
+
+
+def put_back(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
+    """Restore units from their before-images.
+
+    Returns
+    -------
+    dict
+        ``written``: units written.
+
+    Raises
+    ------
+    ChangedError
+        If a unit is neither as it was nor as this plan left it.
+    PlanError
+        If a before-image is damaged.
+    """
+    volume, written = job.volume, 0
+    for each in units:
+        if each.image is None:
+            continue
+        data = volume.read_unit(each.unit, level)
+        digest = unit_digest(data)
+        if digest == each.image.before:
+            continue
+        if digest != each.image.after:
+            raise changed_error(volume, level, [each.unit])
+        old = original(Path(job.journal), each.image, data)
+        job.lock.check()
+        volume.write_unit(each.unit, old, level)
+        written += 1
+    return {"written": written}
+
+
+def original(journal: Path, image: Image, data: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
+    """The unit as it was before the plan, proved by its digest. Raises `PlanError`."""
+    old = restore(journal, image, data)
+    if unit_digest(old) != image.before:
+        raise damaged(journal / image.segment)
+    return old
+
+
+def _record(job: Job, level: int, each: Unit, digest: bytes) -> Image | None:
+    """The unit's before-image, if it has one. Raises `ChangedError` if its voxels are neither of the two."""
+    image = each.image
+    if image is None:
+        if each.planned is None or digest == each.planned:
+            return None
+        # A worker may have written it and died before anyone was told: its journal knows.
+        image = read_journal(Path(job.journal)).images.get((level, each.unit))
+    if image is None or digest not in (image.before, image.after):
+        raise changed_error(job.volume, level, [each.unit])
+    return image
+
+
+def changed_error(volume: Volume, level: int, units: Sequence[int]) -> ChangedError:
+    """The error of units that someone else has written."""
+    names = "; ".join(volume.unit_name(unit, level) for unit in units[:3])
+    more = f" and {len(units) - 3} more" if len(units) > 3 else ""
+    return ChangedError(
+        "voxels were changed since the plan was made, and not by this plan",
+        where=f"{names}{more}",
+        remedy="restore those voxels from a copy if the change was a mistake; if it was meant, plan again",
+    )
+
+
+def no_record(journal: Path, where: str) -> PlanError:
+    """The error of a unit that was written and whose before-image is gone."""
+    return PlanError(
+        "the journal is incomplete: it does not hold what a changed unit was before",
+        where=f"{where}; journal {journal}",
+        remedy="restore the plan folder from a backup before anything else is done to the volume",
+    )

@@ -1,0 +1,235 @@
+"""One writer per volume: a lock beside the voxels that a killed run cannot leave behind for ever.
+
+A lock is a numbered file in ``.overseg/lock/``, made exclusively; the highest number holds. Whoever takes
+over from a dead owner makes the next number, so that of several who try one wins, and the tasks of the former
+owner, who look before each write, notice that they hold nothing any more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from overseg.errors import LockedError, OversegError
+
+if TYPE_CHECKING:
+    from overseg.volume.files import Files
+    from overseg.volume.volume import Volume
+
+FOLDER = ".overseg/lock"
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, told apart from all others that ever were.
+
+    Attributes
+    ----------
+    host : str
+        Name of the machine as people know it.
+    machine : str
+        Identity of the machine and of the process numbers in force there (containers have their own).
+    boot : str
+        Identity of the machine's present run.
+    pid : int
+    started : str
+        When the process started, in the system's own clock.
+    token : str
+        Unique to one lock.
+    since : str
+        Local time at which the lock was taken, for people.
+    """
+
+    host: str
+    machine: str
+    boot: str
+    pid: int
+    started: str
+    token: str
+    since: str
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock that is held; small enough to travel with every task.
+
+    Attributes
+    ----------
+    volume : Volume
+    generation : int
+        The number of the lock's file.
+    token : str
+        What the file must still say.
+    """
+
+    volume: Volume
+    generation: int
+    token: str
+
+    def check(self) -> None:
+        """Make sure that the lock is still held; called before each write.
+
+        Raises
+        ------
+        LockedError
+            If another run took it over.
+        """
+        files = self.volume.files
+        owner = _read(files, self.generation)
+        if owner is None or owner.token != self.token or files.read(_key(self.generation + 1)) is not None:
+            raise LockedError(
+                "this run no longer holds the volume: another run took the lock over",
+                where=self.volume.location,
+                remedy="nothing more was written; let the other run finish, then `overseg verify PLAN`",
+            )
+
+
+@contextmanager
+def locked(volume: Volume, *, break_lock: bool = False) -> Iterator[Lock]:
+    """Hold a volume for the time of a ``with`` block.
+
+    Parameters
+    ----------
+    volume : Volume
+    break_lock : bool
+        Take over a lock left by another host, whose processes cannot be seen from here.
+
+    Yields
+    ------
+    Lock
+
+    Raises
+    ------
+    LockedError
+        If a living process on this host holds the volume, or a process on another host may.
+    StorageError
+        If the store refuses.
+    """
+    lock = _acquire(volume, break_lock)
+    try:
+        yield lock
+    finally:
+        with suppress(OversegError):  # what cannot be removed is taken over by the next run
+            _release(lock)
+
+
+def _acquire(volume: Volume, break_lock: bool) -> Lock:
+    files = volume.files
+    me = _this_process()
+    for _ in range(_TRIES):
+        highest = max(_generations(files), default=0)
+        before = _read(files, highest) if highest else None
+        if before is not None:
+            _refuse_if_held(before, volume, break_lock)
+        if not files.create(_key(highest + 1), json.dumps(asdict(me)).encode()):
+            continue  # another run was faster: look again
+        # A lock below must still be the one that was judged; one above means that we came late.
+        now = _read(files, highest) if highest else None
+        if max(_generations(files), default=0) == highest + 1 and (now is None or now == before):
+            for generation in range(1, highest + 1):
+                files.delete(_key(generation))
+            return Lock(volume, highest + 1, me.token)
+        files.delete(_key(highest + 1))
+    raise LockedError(
+        "several runs are trying to take this volume at once",
+        where=volume.location,
+        remedy="let one of them go on and wait for it",
+    )
+
+
+def _release(lock: Lock) -> None:
+    files = lock.volume.files
+    owner = _read(files, lock.generation)
+    if owner is not None and owner.token == lock.token:
+        files.delete(_key(lock.generation))
+
+
+def _refuse_if_held(owner: Owner, volume: Volume, break_lock: bool) -> None:
+    me = _this_process()
+    here = owner.machine == me.machine and owner.host == me.host
+    if here and not _alive(owner, me):
+        return
+    who = f"process {owner.pid} on {owner.host}, since {owner.since}"
+    if here:
+        raise LockedError(
+            f"another run is writing to this volume: {who}",
+            where=volume.location,
+            remedy=f"wait until it is done, or stop it (`kill {owner.pid}`) and run this again",
+        )
+    if not break_lock:
+        raise LockedError(
+            f"a run on another machine holds this volume: {who}",
+            where=volume.location,
+            remedy=f"if that run still goes on, wait; if it is gone (look on {owner.host}), add --break-lock",
+        )
+
+
+def _alive(owner: Owner, me: Owner) -> bool:
+    return owner.boot == me.boot and _started(owner.pid) == owner.started
+
+
+def _this_process() -> Owner:
+    pid = os.getpid()
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return Owner(platform.node(), _machine(), _boot(), pid, _started(pid) or "", uuid.uuid4().hex, since)
+
+
+def _machine() -> str:
+    """Identity of this machine and, on Linux, of the namespace in which its process numbers hold."""
+    with suppress(OSError):
+        with open("/etc/machine-id", encoding="ascii") as file:
+            machine = file.read().strip()
+        return f"{machine}:{os.readlink('/proc/self/ns/pid')}"
+    return f"{uuid.getnode():x}"
+
+
+def _boot() -> str:
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+    import psutil
+
+    return f"{psutil.boot_time():.0f}"
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, ``None`` if there is no such process (a zombie is none)."""
+    with suppress(OSError):
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
+    if os.path.exists("/proc/self/stat"):
+        return None
+    import psutil
+
+    try:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return None
+
+
+def _generations(files: Files) -> list[int]:
+    names = [key.rsplit("/", 1)[-1] for key in files.list(FOLDER)]
+    return [int(name) for name in names if name.isdigit()]
+
+
+def _key(generation: int) -> str:
+    return f"{FOLDER}/{generation:08d}"
+
+
+def _read(files: Files, generation: int) -> Owner | None:
+    """Who holds a generation. A file that says nothing is nobody's: `create` is whole or not at all."""
+    data = files.read(_key(generation))
+    if data is None:
+        return None
+    try:
+        return Owner(**json.loads(data))
+    except (ValueError, TypeError):
+        return None
