@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Plan": "overseg.api",
+    "Plan": "overseg.result",
     "apply": "overseg.api",
     "correct": "overseg.api",
     "load": "overseg.api",
@@ -29,10 +29,11 @@ _HOMES = {
 __all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from overseg.api import Plan, apply, correct, load, plan, undo, verify
+    from overseg.api import apply, correct, load, plan, undo, verify
     from overseg.errors import OversegError
     from overseg.measure import evaluate, simulate
     from overseg.model import train
+    from overseg.result import Plan
     from overseg.show import show
     from overseg.volume.convert import convert
 

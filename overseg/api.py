@@ -2,81 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overseg import places
-from overseg.errors import InputError, PlanError
+from overseg import lifecycle, places
+from overseg.errors import InputError, VolumeError
+from overseg.result import Plan
 from overseg.settings import RunSettings, Settings, build, canonical
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from overseg.pipeline.plandata import PlanData
     from overseg.pipeline.verify import Verification
     from overseg.volume import Volume
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A plan on disk: what was found in a volume, what was decided, and what will change or has changed.
-
-    Attributes
-    ----------
-    path : Path
-        The plan folder, which a person can read.
-    data : PlanData
-        Its contents.
-    rewritten : int
-        Write units that the call which gave this plan has written.
-    peak_rss_bytes : int
-        Largest single process of that call, in bytes.
-    phase : str
-        ``planned``, ``applying``, ``applied``, ``undoing`` or ``undone``.
-    """
-
-    path: Path
-    data: PlanData
-    rewritten: int = 0
-    peak_rss_bytes: int = 0
-    phase: str = "planned"
-    seconds: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def hash(self) -> str:
-        """Names the answer: equal for equal answers, whatever the layout of the volume or the cluster."""
-        return self.data.hash
-
-    @property
-    def candidates(self) -> pa.Table:
-        """Every candidate with its features, probability, decision and reason, as an Arrow table."""
-        return self.data.candidates
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the user should know about the volume or the decisions."""
-        return list(self.data.warnings)
-
-    def summary(self) -> dict[str, Any]:
-        """The plan in numbers, as ``--json`` prints it."""
-        return {
-            "volume": self.data.volume["location"],
-            "plan": str(self.path),
-            "plan_hash": self.data.hash,
-            "phase": self.phase,
-            **self.data.counts,
-            "units_rewritten": self.rewritten,
-            "seconds": {**self.data.seconds, **dict(self.seconds)},
-            "peak_rss_bytes": self.peak_rss_bytes,
-            "warnings": list(self.data.warnings),
-        }
 
 
 def plan(
@@ -92,8 +35,8 @@ def plan(
     Parameters
     ----------
     volume : str, Path, zarr.Array, zarr.Group or ndarray
-        A label volume (z, y, x) of any non-negative integer type: a path or URL of a Zarr array or an OME-Zarr
-        group, an open array or group, or an array in memory.
+        A label volume (z, y, x) of any non-negative integer type: a path or URL of a Zarr array or an
+        OME-Zarr group, an open array or group, or an array in memory.
     out : path, optional
         The plan folder; ``NAME.overseg`` beside the volume when not given.
     client : distributed.Client, optional
@@ -118,8 +61,8 @@ def plan(
     if isinstance(volume, np.ndarray):
         return _in_memory(volume, settings, run, out, progress, write=False)[1]
     opened = _open(volume, settings)
-    _refuse_unfinished(opened)
-    return _make(opened, settings, run, _place(opened, out), client, progress)
+    lifecycle.refuse_unfinished(opened)
+    return _make(opened, settings, run, lifecycle.place_for(opened, settings, out), client, progress)
 
 
 def apply(
@@ -222,24 +165,26 @@ def correct(
             raise InputError("an array in memory has no copy on disk", where="output", remedy="leave it out")
         return _in_memory(volume, settings, run, out, progress, write=True)
     opened = _open(volume, settings)
-    copied = None
     if output is not None:
-        copied = _copy(opened, output, settings)
-        opened = copied
-    started = _started(opened)
+        target = str(output) if "://" in str(output) else str(Path(output).absolute())
+        copy_place = places.default_place(target) if out is None else Path(out).absolute()
+        opened = lifecycle.copy_of(opened, target, copy_place, settings)
+    started = lifecycle.started(opened)
     if started is not None:
         made = load(started)
     else:
+        lifecycle.refuse_unfinished(opened)
         opened.check_writable()
         done = _already(opened, settings)
         if done is not None:
+            lifecycle.copy_is_done(done.path)
             return done
-        made = _make(opened, settings, run, _place(opened, out), client, progress)
+        made = _make(opened, settings, run, lifecycle.place_for(opened, settings, out), client, progress)
         if confirm is not None and not confirm(made):
             return made
     finished = apply(made, client=client, progress=progress, **run.model_dump(exclude_none=True))
-    if copied is not None:
-        copied.files.delete(_COPY)
+    if output is not None:
+        lifecycle.copy_is_done(finished.path)
     return replace(finished, peak_rss_bytes=max(made.peak_rss_bytes, finished.peak_rss_bytes))
 
 
@@ -304,10 +249,12 @@ def undo(
     """
     from overseg.pipeline.undo import undo as run_undo
 
-    folder = _plan_of(target, label)
+    folder = target.path if isinstance(target, Plan) else lifecycle.plan_of(target, label)
     made = load(folder)
     result = run_undo(folder, _run_only(options), only_unchanged=only_unchanged, progress=progress)
-    return replace(made, rewritten=result.units_rewritten, phase="undone", seconds=(("undo", result.seconds),))
+    return replace(
+        made, rewritten=result.units_rewritten, phase="undone", seconds=(("undo", result.seconds),)
+    )
 
 
 def load(path: str | Path) -> Plan:
@@ -330,12 +277,9 @@ def load(path: str | Path) -> Plan:
     from overseg.pipeline.planfile import read_plan
     from overseg.pipeline.status import phase_of
 
-    folder = Path(path)
+    folder = Path(path).absolute()
     data = read_plan(folder)
     return Plan(folder, data, phase=phase_of(folder, data))
-
-
-_COPY = "copy.json"
 
 
 def _open(volume: Any, settings: Settings) -> Volume:
@@ -356,28 +300,20 @@ def _run_only(options: dict[str, Any]) -> RunSettings:
     return run
 
 
-def _place(volume: Volume, out: str | Path | None) -> Path:
-    """Where the plan goes; an applied plan is never written over."""
-    if out is not None:
-        place = Path(out).absolute()
-        places.check_place(place)
-        return place
-    place = places.default_place(volume)
-    if places.has_journal(place):
-        place = places.next_place(place)
-    places.check_place(place)
-    return place
-
-
 def _make(
     volume: Volume, settings: Settings, run: RunSettings, place: Path, client: Any, progress: Progress | None
 ) -> Plan:
     from overseg.cluster import open_executor
     from overseg.pipeline.plan import make_plan, tasks_hint
+    from overseg.pipeline.planfile import read_header, write_plan
 
     with open_executor(run, client=client, tasks_hint=tasks_hint(volume, settings)) as executor:
         data = make_plan(volume, settings, executor, place, progress=progress)
-        return Plan(place, data, peak_rss_bytes=executor.peak_rss_bytes)
+        peak = executor.peak_rss_bytes
+    if (place / "plan" / "plan.json").exists() and read_header(place)["plan_hash"] != data.hash:
+        place = places.next_place(place)  # the volume changed since that plan was made
+    write_plan(place, data)
+    return Plan(place, data, peak_rss_bytes=peak)
 
 
 def _write_hint(data: PlanData) -> int:
@@ -385,82 +321,17 @@ def _write_hint(data: PlanData) -> int:
     return 1 + int(data.units.touched.sum()) // 64
 
 
-def _refuse_unfinished(volume: Volume) -> None:
-    started = _started(volume)
-    if started is not None:
-        raise PlanError(
-            "a plan is half applied to this volume",
-            where=f"{volume.location}, plan {started}",
-            remedy=f"finish it with `overseg apply {started}`, or go back with `overseg undo {started}`",
-        )
-
-
-def _started(volume: Volume) -> Path | None:
-    """The place of the plan that was being applied when a run ended."""
-    from overseg.volume.state import read_state
-
-    last = read_state(volume).last
-    if last is None or last.phase != "applying":
-        return None
-    return Path(last.place)
-
-
 def _already(volume: Volume, settings: Settings) -> Plan | None:
-    """The plan that already corrected this volume with these settings, if every voxel still is as it left them."""
-    from overseg.volume.state import read_state
+    """The plan that corrected this volume with these settings, if every voxel still is as it left them."""
+    from overseg.volume.state import find_place, read_state
 
     last = read_state(volume).last
-    if last is None or last.phase != "applied" or not places.is_plan(last.place):
+    if last is None or last.phase != "applied" or find_place(last, volume) is None:
         return None
-    made = load(last.place)
+    made = load(lifecycle.find(last, volume))
     if made.data.settings != canonical(settings) or not verify(made).ok:
         return None
     return made
-
-
-def _copy(volume: Volume, output: str | Path, settings: Settings) -> Volume:
-    """The copy to be corrected: made now, or left unfinished by an earlier run of the same command."""
-    from overseg.volume import open_volume
-    from overseg.volume.copy import copy_volume, is_copying
-
-    target = str(output)
-    if "://" not in target and Path(target).exists() and not is_copying(target):
-        copied = open_volume(target, voxel_size=settings.voxel_size)
-        note = copied.files.read(_COPY)
-        if note is None or json.loads(note).get("source") != volume.location:
-            raise InputError(
-                "the output exists", where=target, remedy="name a new place, or remove it, and run it again"
-            )
-        return copied
-    copy_volume(volume, target)
-    copied = open_volume(target, voxel_size=settings.voxel_size)
-    copied.files.write(_COPY, json.dumps({"source": volume.location}).encode())
-    return copied
-
-
-def _plan_of(target: Any, label: str | None) -> Path:
-    if isinstance(target, Plan):
-        return target.path
-    if isinstance(target, str | Path) and places.is_plan(target):
-        return Path(target)
-    from overseg.volume import open_volume
-    from overseg.volume.state import read_state
-
-    volume = open_volume(target, label=label)
-    last = read_state(volume).last
-    if last is None or last.phase == "undone":
-        raise PlanError(
-            "no plan was applied to this volume, so there is nothing to undo",
-            where=volume.location,
-            remedy="name the plan folder if you know of one",
-        )
-    if not places.is_plan(last.place):
-        raise PlanError(
-            "the plan that changed this volume is not where it was",
-            where=f"{volume.location}, plan {last.place}",
-            remedy="find the plan folder (it holds the journal) and run `overseg undo FOLDER`",
-        )
-    return Path(last.place)
 
 
 def _in_memory(
@@ -473,22 +344,43 @@ def _in_memory(
     write: bool,
 ) -> tuple[np.ndarray[Any, Any], Plan]:
     """Plan, and apply, on a temporary Zarr copy that lives as long as the plan: one code path for all."""
-    from overseg.volume.create import check_array, write_array
+    from overseg.volume.create import create_labels, fill
 
-    check_array(array)
+    _check_array(array)
     keeper = _Keeper()
-    folder = places.temporary_folder(keeper)
-    path = folder / "array.zarr"
-    write_array(path, array, voxel_size=settings.voxel_size)
+    path = places.temporary_folder(keeper) / "array.zarr"
+    chunks = tuple(min(size, side) for size, side in zip(array.shape, (32, 256, 256), strict=True))
+    volume = create_labels(path, array.shape, array.dtype, chunks, voxel_size=settings.voxel_size)
+    fill(volume, lambda box: array[box])
     volume = _open(path, settings)
-    place = _place(volume, out)
-    made = _make(volume, settings, run, place, None, progress)
+    made = _make(volume, settings, run, lifecycle.place_for(volume, settings, out), None, progress)
     if write:
         made = apply(made, progress=progress, **run.model_dump(exclude_none=True))
-    corrected = volume.read((slice(0, array.shape[0]), slice(0, array.shape[1]), slice(0, array.shape[2])))
     object.__setattr__(made, "_keeper", keeper)
+    corrected = volume.read((slice(0, array.shape[0]), slice(0, array.shape[1]), slice(0, array.shape[2])))
     return corrected.astype(array.dtype, copy=False), made
 
 
+def _check_array(array: np.ndarray[Any, Any]) -> None:
+    if array.ndim != 3 or 0 in array.shape:
+        raise VolumeError(
+            f"the array has shape {array.shape}: labels are (z, y, x), with at least one voxel",
+            where="array in memory",
+            remedy="pass one 3D stack",
+        )
+    if array.dtype.kind not in "iu":
+        raise VolumeError(
+            f"the array is {array.dtype}: labels are integers",
+            where="array in memory",
+            remedy="convert it if its values are whole, for example with array.astype('uint32')",
+        )
+    if array.dtype.kind == "i" and array.min() < 0:
+        raise VolumeError(
+            "the array holds negative labels",
+            where="array in memory",
+            remedy="labels are 0 or more: give the background the label 0",
+        )
+
+
 class _Keeper:
-    """Owns a temporary folder."""
+    """Owns a temporary folder for as long as the plan in it is held."""

@@ -6,12 +6,8 @@ import shutil
 import tempfile
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from overseg.errors import PlanError
-
-if TYPE_CHECKING:
-    from overseg.volume import Volume
 
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
@@ -24,36 +20,45 @@ def is_plan(path: str | Path) -> bool:
     )
 
 
-def default_place(volume: Volume) -> Path:
-    """Folder for a volume's plan: beside the outermost Zarr folder it lies in; for URLs the working directory.
+def default_place(location: str) -> Path:
+    """Folder for a volume's plan: beside the outermost Zarr folder it lies in; for URLs the working folder.
 
     Parameters
     ----------
-    volume : Volume
-        An open volume.
+    location : str
+        Real path or URL of the volume.
 
     Returns
     -------
     Path
         ``NAME.overseg``; the path inside the Zarr folder is part of the name.
     """
-    if "://" in volume.location:
-        return Path.cwd() / f"{volume.name}.overseg"
-    array = Path(volume.location)
+    if "://" in location:
+        return Path.cwd() / f"{_stem(Path(location).name)}.overseg"
+    array = Path(location)
     root = array
     while any((root.parent / name).is_file() for name in _ZARR_FILES):
         root = root.parent
-    stem = root.name.removesuffix(".zarr").removesuffix(".ome")
     inside = [part for part in array.relative_to(root).parts if part != "labels"]
-    return root.parent / (".".join([stem, *inside]) + ".overseg")
+    return root.parent / (".".join([_stem(root.name), *inside]) + ".overseg")
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".zarr").removesuffix(".ome")
+
+
+def next_name(place: Path) -> Path:
+    """The folder after ``NAME.overseg`` is ``NAME-2.overseg``, then ``NAME-3.overseg``, and so on."""
+    stem, dash, number = place.name.removesuffix(".overseg").rpartition("-")
+    if not dash or not number.isdigit():
+        stem, number = place.name.removesuffix(".overseg"), "1"
+    return place.with_name(f"{stem}-{int(number) + 1}.overseg")
 
 
 def next_place(place: Path) -> Path:
-    """The first free folder of ``NAME.overseg``, ``NAME-2.overseg``, ``NAME-3.overseg`` and so on."""
-    stem, number = place.name.removesuffix(".overseg"), 2
+    """The first of these names that is free."""
     while place.exists():
-        place = place.with_name(f"{stem}-{number}.overseg")
-        number += 1
+        place = next_name(place)
     return place
 
 
@@ -79,7 +84,11 @@ def check_place(place: Path) -> None:
         )
     if place.exists() and not place.is_dir():
         raise PlanError("a file has this name", where=str(place), remedy="give another folder with --out")
-    if place.is_dir() and any(place.iterdir()) and not ((place / "run").is_dir() or (place / "plan").is_dir()):
+    if (
+        place.is_dir()
+        and any(place.iterdir())
+        and not ((place / "run").is_dir() or (place / "plan").is_dir())
+    ):
         raise PlanError(
             "the folder for the plan holds other things",
             where=str(place),
