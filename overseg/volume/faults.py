@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,7 @@ _REMEDIES = {
     errno.ESTALE: "the network file system lost the file: check the mount, then run the same command again",
     errno.EMFILE: "raise the limit on open files (`ulimit -n 4096`), then run the same command again",
 }
+_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)|(?<=\?)[^\s'\")]+=[^\s'\")]+")  # user:password, signed queries
 _DEFAULT = "check the disk or the connection, then run the same command again"
 
 
@@ -62,4 +64,5 @@ def reason(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     for secret in secrets:
         text = text.replace(secret, "***")
+    text = _IN_URL.sub("***", text)
     return " ".join(str(text).split())[:300]

@@ -43,6 +43,12 @@ class Place:
             If a URL chains file systems or carries a query.
         """
         text = os.fspath(source)
+        if "::" in text and "://" in text:
+            raise InputError(
+                "chained URLs are not supported",
+                where=text.partition("::")[0] + "::",
+                remedy="copy the volume to a disk or bucket of its own first",
+            )
         match = _SCHEME.match(text)
         if match is None:
             return cls(os.path.realpath(Path(text).expanduser()), True)
@@ -52,12 +58,6 @@ class Place:
             return cls(os.path.realpath("/" + rest.lstrip("/")), True)
         host, slash, path = rest.partition("/")
         public = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".partition("?")[0].rstrip("/")
-        if "::" in text:
-            raise InputError(
-                "chained URLs are not supported",
-                where=public.partition("::")[0],
-                remedy="copy the volume to a disk or bucket of its own first",
-            )
         if "?" in text and scheme.startswith("http"):
             raise InputError(
                 "a URL with a query (after '?') cannot be the address of a zarr volume",
