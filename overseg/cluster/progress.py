@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from overseg.cluster.executor import Progress
+
+if TYPE_CHECKING:
+    import rich.progress
 
 _OFTEN, _SELDOM = 5.0, 30.0  # seconds between lines: at every tenth of the work, and in any case
 
@@ -23,34 +26,60 @@ def open_progress(stream: TextIO | None = None) -> Iterator[Progress]:
         Standard error when not given.
     """
     stream = sys.stderr if stream is None else stream
-    if stream.isatty():
-        with _bars(stream) as progress:
-            yield progress
-    else:
+    if not stream.isatty():
         yield Lines(stream)
+        return
+    bars = Bars(stream)
+    try:
+        yield bars
+    finally:
+        bars.stop()
 
 
-@contextmanager
-def _bars(stream: TextIO) -> Iterator[Progress]:
-    from rich import progress as rich_progress
-    from rich.console import Console
+class Bars:
+    """A bar for each step, which stands still once the step is done, so that a question can be asked below.
 
-    columns = (
-        rich_progress.TextColumn("{task.description:<10}"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TimeElapsedColumn(),
-        rich_progress.TimeRemainingColumn(),
-    )
-    with rich_progress.Progress(*columns, console=Console(file=stream)) as bars:
-        tasks: dict[str, rich_progress.TaskID] = {}
+    Parameters
+    ----------
+    stream : text file
+        The terminal.
+    """
 
-        def progress(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bars.add_task(step, total=total)
-            bars.update(tasks[step], completed=done, total=total)
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._step = ""
+        self._bar: rich.progress.Progress | None = None
 
-        yield progress
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Show how far `step` is."""
+        if self._bar is None or step != self._step:
+            self.stop()
+            self._step, self._bar = step, self._start(step)
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        if done >= total:
+            self.stop()
+
+    def stop(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = None
+
+    def _start(self, step: str) -> rich.progress.Progress:
+        from rich import progress
+        from rich.console import Console
+
+        bar = progress.Progress(
+            progress.TextColumn("{task.description:<12}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            console=Console(file=self._stream),
+        )
+        bar.add_task(step)
+        bar.start()
+        return bar
 
 
 class Lines:
@@ -71,6 +100,7 @@ class Lines:
         self._first = self._tenth = 0
 
     def __call__(self, step: str, done: int, total: int) -> None:
+        """Note how far `step` is, and say so if it is time."""
         now = self._clock()
         tenth = 10 * done // max(1, total)
         if step != self._step or done == 0:

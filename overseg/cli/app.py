@@ -1,0 +1,53 @@
+"""The program ``overseg``."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from overseg.cli import data, learning, repair
+from overseg.cli.command import GOES_ON, Terminated, on_sigterm, this_command
+
+app = typer.Typer(
+    help="Find and repair oversegmented cells in 3D label volumes.",
+    epilog="Start with:\n\noverseg show cells.zarr\n\noverseg plan cells.zarr",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+repair.register(app)
+data.register(app)
+learning.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import overseg
+
+        typer.echo(f"overseg {overseg.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def main() -> None:
+    """Run the program; the entry point of the console script."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' notes to programmers; what users need is in the answer
+    on_sigterm()
+    try:
+        app()
+    except KeyboardInterrupt as error:  # before or after a command proper
+        typer.echo(f"stopped. {GOES_ON}\n  {this_command()}", err=True)
+        raise SystemExit(143 if isinstance(error, Terminated) else 130) from None

@@ -1,0 +1,104 @@
+"""simulate, train, evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from overseg.cli import text
+from overseg.cli.command import Answer, command
+from overseg.cli.options import BACKGROUND, LABEL, VOXEL_SIZE
+
+_PANEL = "Measure and learn"
+
+Seed = Annotated[int, typer.Option(help="The same seed does the same.", metavar="N")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this page."""
+    command(
+        app, _PANEL, "overseg simulate labelled.zarr practice.zarr --rate 0.3", LABEL, VOXEL_SIZE, BACKGROUND
+    )(simulate)
+    command(app, _PANEL, "overseg train first.zarr second.zarr --out mine.safetensors", VOXEL_SIZE)(train)
+    command(app, _PANEL, "overseg evaluate result.zarr truth.zarr", LABEL)(evaluate)
+
+
+def simulate(
+    labels: Annotated[str, typer.Argument(help="Any labelled volume; it is not changed.", metavar="LABELS")],
+    out: Annotated[str, typer.Argument(help="A new Zarr; the truth goes beside it.", metavar="OUT")],
+    rate: Annotated[float, typer.Option(help="Part of the cells that is broken, 0 to 1.", metavar="P")] = 0.3,
+    hard: Annotated[
+        float,
+        typer.Option(help="Part of the stacked pairs between which a gap is opened, 0 to 1.", metavar="P"),
+    ] = 0.3,
+    seed: Seed = 0,
+    **options: Any,
+) -> Answer:
+    """Break cells of a labelled volume in a known way, with the truth beside it."""
+    from overseg.measure import simulate
+
+    given = {name: value for name, value in options.items() if value is not None}
+    truth = simulate(labels, out, rate=rate, hard=hard, seed=seed, **given)
+    beside = Path(out).with_suffix(".truth")
+    said = {
+        "volume": out,
+        "truth": str(beside),
+        "splits": len(truth.splits),
+        "natural_gaps": len(truth.natural),
+        "hard_gaps": len(truth.hard),
+    }
+    following = text.steps(
+        ("correct it", text.line("correct", out)), ("score the result", text.line("evaluate", out, beside))
+    )
+    return Answer(said, text.facts(said) + following)
+
+
+def train(
+    labels: Annotated[list[str], typer.Argument(help="Labelled volumes to learn from.", metavar="LABELS...")],
+    out: Annotated[str, typer.Option(help="The new model, NAME.safetensors.", metavar="MODEL")],
+    seed: Seed = 0,
+    **options: Any,
+) -> Answer:
+    """Make a model from labelled volumes: their cells are broken in known ways to learn from."""
+    from overseg.measure import train
+
+    sizes = None if options["voxel_size"] is None else [options["voxel_size"]] * len(labels)
+    model = train(labels, out, voxel_sizes=sizes, seed=seed)
+    said = {
+        "model": out,
+        "card": str(Path(out).with_suffix(".json")),
+        "digest": model.digest,
+        "threshold": model.threshold,
+        "review_from": model.review_from,
+        "left_out_tissue": model.card.get("left_out_tissue"),
+    }
+    following = text.steps(("use it", text.line("correct", "VOLUME", "--model", out)))
+    return Answer(said, text.facts(said) + following)
+
+
+def evaluate(
+    result: Annotated[str, typer.Argument(help="The segmentation.", metavar="RESULT")],
+    truth: Annotated[str, typer.Argument(help="The true labels, or a NAME.truth folder.", metavar="TRUTH")],
+    broken: Annotated[
+        str | None,
+        typer.Option(help="The segmentation before, to count right and wrong merges.", metavar="VOLUME"),
+    ] = None,
+    **options: Any,
+) -> Answer:
+    """Measure how well a segmentation agrees with the truth."""
+    from overseg.measure import evaluate
+
+    said = asdict(evaluate(result, truth, broken=broken, **options))
+    return Answer(said, _scores(said))
+
+
+def _scores(said: dict[str, Any]) -> list[str]:
+    """One row for each threshold, then what else is known."""
+    rows: list[tuple[str, ...]] = [("IoU", "AP", "precision", "recall", "matched", "extra", "missed")]
+    for score in said["scores"]:
+        rows.append(tuple(text.number(value) for value in score.values()))
+    head = ["".join(f"{cell:>11}" for cell in row) for row in rows]
+    return [*head, "", *text.facts({name: value for name, value in said.items() if name != "scores"})]

@@ -1,0 +1,162 @@
+"""plan, apply, correct, verify, undo."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from overseg.cli import text
+from overseg.cli.command import Answer, command
+from overseg.cli.options import BREAK_LOCK, CONFIG, LABEL, RUNNING, SEMANTIC
+
+if TYPE_CHECKING:
+    from overseg.result import Plan
+
+_PANEL = "Correct"
+
+Volume = Annotated[str, typer.Argument(help="A Zarr array or OME-Zarr group: path or URL.", metavar="VOLUME")]
+PlanFolder = Annotated[str, typer.Argument(help="A plan folder, NAME.overseg.", metavar="PLAN")]
+Target = Annotated[
+    str, typer.Argument(help="A plan folder, or a volume: its last plan.", metavar="PLAN|VOLUME")
+]
+Out = Annotated[
+    str | None,
+    typer.Option(help="Where the plan goes. By default NAME.overseg beside the volume.", metavar="PLAN"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this page."""
+    command(
+        app,
+        _PANEL,
+        "overseg plan cells.zarr --voxel-size 1 0.25 0.25 --out look.overseg",
+        CONFIG,
+        SEMANTIC,
+        RUNNING,
+    )(plan)
+    command(app, _PANEL, "overseg apply look.overseg", CONFIG, RUNNING)(apply)
+    command(
+        app,
+        _PANEL,
+        "overseg correct cells.zarr --output fixed.zarr\noverseg correct cells.zarr --yes --config mine.toml",
+        CONFIG,
+        SEMANTIC,
+        RUNNING,
+    )(correct)
+    command(app, _PANEL, "overseg verify look.overseg")(verify)
+    command(app, _PANEL, "overseg undo look.overseg", LABEL, BREAK_LOCK)(undo)
+
+
+def plan(volume: Volume, out: Out = None, **options: Any) -> Answer:
+    """Find split cells and decide; write a plan and change nothing (the dry run)."""
+    from overseg import api
+    from overseg.cluster.progress import open_progress
+
+    with open_progress() as progress:
+        made = api.plan(volume, out=out, progress=progress, **options)
+    said = made.summary()
+    following = text.steps(
+        ("look at it", text.line("show", made.path)),
+        ("write it into the volume", text.line("apply", made.path)),
+    )
+    return Answer(said, text.plan_lines(said, planned=True) + following)
+
+
+def apply(plan: PlanFolder, **options: Any) -> Answer:
+    """Write a plan into its volume, in place. After any interruption, run it again: it goes on."""
+    from overseg import api
+    from overseg.cluster.progress import open_progress
+
+    with open_progress() as progress:
+        done = api.apply(plan, progress=progress, **options)
+    return _corrected(done)
+
+
+def correct(
+    volume: Volume,
+    output: Annotated[
+        str | None,
+        typer.Option(help="Correct a copy and leave the volume alone.", metavar="COPY"),
+    ] = None,
+    out: Out = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    **options: Any,
+) -> Answer:
+    """Plan and apply in one go: in place, or on a copy with --output.
+
+    On a terminal it shows what will happen in place, and asks first.
+    """
+    from overseg import api
+    from overseg.cluster.progress import open_progress
+
+    ask = output is None and not yes and sys.stdin.isatty() and sys.stderr.isatty()
+    with open_progress() as progress:
+        done = api.correct(
+            volume, output=output, out=out, progress=progress, confirm=_confirm if ask else None, **options
+        )
+    if done.phase == "planned":
+        lines = [
+            "",
+            "Nothing was changed. The plan is kept.",
+            *text.steps(("write it", text.line("apply", done.path))),
+        ]
+        return Answer(done.summary(), lines, code=1)
+    return _corrected(done)
+
+
+def verify(plan: PlanFolder) -> Answer:
+    """Prove that only the voxels listed in the plan changed, and that they changed as it says."""
+    from overseg import api
+    from overseg.cluster.progress import open_progress
+
+    with open_progress() as progress:
+        found = api.verify(plan, progress=progress)
+    said = {**asdict(found), "problems": [asdict(problem) for problem in found.problems]}
+    verdict = (
+        "Only listed voxels changed, each as planned."
+        if found.ok
+        else "The volume is not what the plan says."
+    )
+    return Answer(said, [*text.facts(said), "", verdict], code=0 if found.ok else 1)
+
+
+def undo(
+    target: Target,
+    only_unchanged: Annotated[
+        bool, typer.Option("--only-unchanged", help="Leave units alone that someone else changed since.")
+    ] = False,
+    **options: Any,
+) -> Answer:
+    """Restore every voxel that a plan changed, and the metadata too."""
+    from overseg import api
+    from overseg.cluster.progress import open_progress
+
+    with open_progress() as progress:
+        done = api.undo(target, only_unchanged=only_unchanged, progress=progress, **options)
+    said = done.summary()
+    lines = [
+        f"volume  {said['volume']}",
+        f"plan    {said['plan']}",
+        "",
+        f"Undone: {said['units_rewritten']:,} write units restored.",
+    ]
+    return Answer(said, lines + text.steps(("to apply it again", text.line("apply", done.path))))
+
+
+def _corrected(done: Plan) -> Answer:
+    said = done.summary()
+    following = text.steps(
+        ("prove that only these voxels changed", text.line("verify", done.path)),
+        ("undo", text.line("undo", done.path)),
+    )
+    return Answer(said, text.plan_lines(said, planned=False) + following)
+
+
+def _confirm(made: Plan) -> bool:
+    typer.echo("\n".join(text.plan_lines(made.summary(), planned=True)), err=True)
+    typer.echo("", err=True)
+    return typer.confirm("Change the volume in place? (It can be undone.)", err=True)
