@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import zarr
 
 from overseg.pipeline.plandata import Fills, Merges, PlanData, Units, compute_plan_hash
 from overseg.pipeline.planfile import write_plan
-from overseg.volume import Volume, unit_digest
+from overseg.volume import Volume, open_volume, unit_digest
 from overseg.volume.create import create_labels
 
 BOX = 6  # edge of a made-up cell, in voxels
@@ -59,10 +61,7 @@ def store(path: Path, data: np.ndarray, chunks: tuple[int, ...], **options: Any)
     """A zarr volume that holds `data`, whose coarser levels are every second voxel of the one below."""
     volume = create_labels(path, data.shape, data.dtype, chunks, **options)
     for level in range(len(volume.levels)):
-        part = data[coarse(volume, level)]
-        grid = volume.grid(level)
-        for unit in range(grid.n):
-            volume.write_unit(unit, np.ascontiguousarray(part[grid.slices(unit)]), level)
+        write_all(volume, level, data[coarse(volume, level)])
     return volume
 
 
@@ -142,3 +141,68 @@ def plan_for(volume: Volume, folder: Path, merges: Merges, fills: Fills, **chang
     plan = replace(plan, hash=name)
     write_plan(folder, plan)
     return plan
+
+
+def image(path: Path, data: np.ndarray, chunks: tuple[int, ...], zarr_format: int, **options: Any) -> Volume:
+    """An OME-Zarr image group with labels ``cells`` of three levels, all groups with consolidated metadata.
+
+    The second level halves y and x, the third all three axes. Their voxels lie at the centres of the voxels
+    that they stand for, or at the first of them with ``centred=False``.
+    """
+    centred = options.pop("centred", True)
+    factors = [(1, 1, 1), (1, 2, 2), (2, 4, 4)]
+    size = (2.0, 0.26, 0.26)
+    axes = ["t", "c", "z", "y", "x"][5 - data.ndim :]
+    lead = [1.0] * (data.ndim - 3)
+    datasets = []
+    for number, factor in enumerate(factors):
+        scale = [*lead, *(s * f for s, f in zip(size, factor, strict=True))]
+        shift = [(f - 1) / 2 * s if centred else 0.0 for s, f in zip(size, factor, strict=True)]
+        moves = [{"type": "scale", "scale": scale}]
+        moves += [{"type": "translation", "translation": [0.0] * len(lead) + shift}] if any(shift) else []
+        datasets.append({"path": str(number), "coordinateTransformations": moves})
+    kinds = {"t": "time", "c": "channel"}
+    entry = {
+        "axes": [{"name": axis, "type": kinds.get(axis, "space")} for axis in axes],
+        "datasets": datasets,
+        "name": "cells",
+    }
+    if zarr_format == 2:
+        entry["version"] = "0.4"
+        attributes: dict[str, Any] = {"multiscales": [entry], "image-label": {"version": "0.4"}}
+        names: dict[str, Any] = {"labels": ["cells"]}
+    else:
+        attributes = {"ome": {"version": "0.5", "multiscales": [entry], "image-label": {}}}
+        names = {"ome": {"version": "0.5", "labels": ["cells"]}}
+    root = zarr.create_group(str(path), zarr_format=zarr_format, attributes={"who": "the owner"})
+    labels = root.create_group("labels", attributes=names)
+    cells = labels.create_group("cells", attributes=attributes)
+    for number, factor in enumerate(factors):
+        shape = data.shape[:-3] + tuple(-(-n // f) for n, f in zip(data.shape[-3:], factor, strict=True))
+        small = tuple(min(c, n) for c, n in zip(chunks, shape, strict=True))
+        extra = {"dimension_names": axes} if zarr_format == 3 else {}
+        cells.create_array(
+            str(number), shape=shape, dtype=data.dtype, chunks=small, fill_value=0,
+            chunk_key_encoding={"name": "default" if zarr_format == 3 else "v2", "separator": "/"}, **extra,
+        )  # fmt: skip
+    for group in ("labels", ""):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zarr says that consolidated metadata of format 3 are not final
+            zarr.consolidate_metadata(str(path), path=group or None)
+    volume = open_volume(path)
+    for level in range(3):
+        write_all(volume, level, data[coarse(volume, level)])
+    return volume
+
+
+def write_all(volume: Volume, level: int, data: np.ndarray) -> None:
+    """Set all voxels of a level."""
+    grid = volume.grid(level)
+    for unit in range(grid.n):
+        volume.write_unit(unit, np.ascontiguousarray(data[grid.slices(unit)]), level)
+
+
+def metadata(path: Path) -> dict[str, bytes]:
+    """Bytes of all metadata files below a folder."""
+    names = ("zarr.json", ".zattrs", ".zarray", ".zgroup", ".zmetadata")
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.name in names}
