@@ -1,0 +1,255 @@
+"""Fills: the voxels that restored masks take, found candidate by candidate and settled between them.
+
+A task restores the masks of a batch of accepted candidates and writes its claims to one Parquet file;
+`settle` then decides who gets a voxel that two claim. Claims come from the original volume alone, so that
+neither batches nor their order can change them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.kernels.fill import FREE, NOISE, SWALLOWED, Fill, restore, runs
+from overseg.kernels.tables import Candidates, Labels, LayerTable
+from overseg.pipeline.decide import FILL, MERGE, Verdicts
+from overseg.pipeline.settle import Claims, concatenate, write_claims
+
+if TYPE_CHECKING:
+    from overseg.volume import Volume
+
+Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+_CACHE_BYTES = 128 << 20
+_BATCH_VOXELS = 32 << 20  # about ten seconds of work
+_BATCH_FILLS = 512
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One gap to be filled.
+
+    Attributes
+    ----------
+    row : int
+        Which candidate.
+    a, b : int
+        Labels of the faces; equal for a hole.
+    z, gap : int
+        Layer of a's face, and layers between the faces.
+    root : int
+        The label that taken voxels get.
+    own : tuple of int
+        All labels that become `root`.
+    noise : tuple of int
+        Labels in the gap that are absorbed.
+    box : tuple of int
+        ``y0, y1, x0, x1`` of both faces, half open.
+    """
+
+    row: int
+    a: int
+    b: int
+    z: int
+    gap: int
+    root: int
+    own: tuple[int, ...]
+    noise: tuple[int, ...]
+    box: tuple[int, int, int, int]
+
+
+def wanted_fills(candidates: Candidates, verdicts: Verdicts, layers: LayerTable) -> list[Wanted]:
+    """The gaps of all accepted candidates, with what a task needs to know of them.
+
+    Parameters
+    ----------
+    candidates : Candidates
+    verdicts : Verdicts
+        Of the same rows.
+    layers : LayerTable
+
+    Returns
+    -------
+    list of Wanted
+        Ordered by place, so that neighbours come together.
+    """
+    rows = np.flatnonzero(np.isin(verdicts.decision, (MERGE, FILL)) & (candidates.gap > 0))
+    groups: dict[int, list[int]] = {}
+    for old, new in zip(verdicts.old.tolist(), verdicts.new.tolist(), strict=True):
+        groups.setdefault(new, [new]).append(old)
+    a, b, z, gap = (getattr(candidates, name)[rows] for name in ("a", "b", "z", "gap"))
+    above, below = layers.row(a, z), layers.row(b, z + gap + 1)
+    roots = verdicts.root(a).tolist()
+    found = []
+    for i, row in enumerate(rows.tolist()):
+        face = (above[i], below[i])
+        box = (
+            int(layers.y0[[*face]].min()),
+            int(layers.y1[[*face]].max()),
+            int(layers.x0[[*face]].min()),
+            int(layers.x1[[*face]].max()),
+        )
+        own = tuple(sorted({*groups.get(roots[i], [roots[i]]), int(a[i]), int(b[i])}))
+        place = (int(a[i]), int(b[i]), int(z[i]), int(gap[i]))
+        found.append(Wanted(row, *place, roots[i], own, candidates.noise[row], box))
+    return sorted(found, key=lambda each: (each.z // 64, each.box[0] // 256, each.box[2] // 256, each.row))
+
+
+def fill_batches(wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, ...]]:
+    """Batches of a sensible size for `fill_task`, in the order given."""
+    batch: list[Wanted] = []
+    voxels = 0
+    for each in wanted:
+        if batch and (len(batch) == _BATCH_FILLS or voxels > _BATCH_VOXELS):
+            yield tuple(batch)
+            batch, voxels = [], 0
+        batch.append(each)
+        y0, y1, x0, x1 = each.box
+        voxels += 4 * (each.gap + 2) * (y1 - y0 + 3) * (x1 - x0 + 3)
+    if batch:
+        yield tuple(batch)
+
+
+def fill_task(
+    volume: Volume,
+    wanted: Sequence[Wanted],
+    background: tuple[int, ...],
+    fill: Fill,
+    path: str,
+    t: int = 0,
+    bounds: Bounds | None = None,
+) -> dict[str, Any]:
+    """Restore the masks of a batch and write what they claim; a unit of work that may be run again.
+
+    Parameters
+    ----------
+    volume : Volume
+        Only read.
+    wanted : sequence of Wanted
+    background : tuple of int
+        Labels that are no cells.
+    fill : {"all", "free", "none"}
+        Which voxels may be taken.
+    path : str
+        Parquet file to write, whole or not at all; see `overseg.pipeline.settle.Claims`.
+    t : int
+        Time point.
+    bounds : tuple of (int, int), optional
+        Half-open ranges (z, y, x) to stay in; the volume when not given.
+
+    Returns
+    -------
+    dict
+        ``path``; ``fills``, ``empty``: gaps, and those in which no voxel could be taken; ``free``, ``noise``,
+        ``swallowed``: voxels claimed.
+    """
+    z, y, x = volume.shape
+    limits = bounds or ((0, z), (0, y), (0, x))
+    reader = Reader(volume, t)
+    counts = dict.fromkeys(("free", "noise", "swallowed"), 0)
+    found, empty = [], 0
+    for each in wanted:
+        claims, by_reason = _claim(reader, each, background, fill, t, limits)
+        found.append(claims)
+        empty += not any(by_reason)
+        for name, count in zip(counts, by_reason, strict=True):
+            counts[name] += count
+    write_claims(Path(path), concatenate(found))
+    return {"path": path, "fills": len(wanted), "empty": empty, **counts}
+
+
+def _claim(
+    reader: Reader, each: Wanted, background: tuple[int, ...], fill: Fill, t: int, limits: Bounds
+) -> tuple[Claims, list[int]]:
+    y0, y1, x0, x1 = each.box
+    y, x = _widened(y0, y1, limits[1]), _widened(x0, x1, limits[2])
+    box = reader.read((each.z, each.z + each.gap + 2), y, x)
+    restored = restore(
+        box,
+        each.a,
+        each.b,
+        own=each.own,
+        noise=each.noise,
+        background=background,
+        fill=fill,
+        open_edges=(y[0] == limits[1][0], y[1] == limits[1][1], x[0] == limits[2][0], x[1] == limits[2][1]),
+    )
+    inner = box[1:-1]
+    where = runs(inner, restored.take)
+    layer, row, start, stop = where.T
+    n = len(where)
+    taken = restored.take > 0
+    claims = Claims(
+        t=np.full(n, t, np.int64),
+        candidate=np.full(n, each.row, np.int64),
+        z=layer + each.z + 1,
+        y=row + y[0],
+        x0=start + x[0],
+        x1=stop + x[0],
+        new=np.full(n, each.root, np.uint64),
+        old=inner[layer, row, start],
+        why=restored.take[layer, row, start],
+        depth=restored.depth[taken],  # runs and voxels are both in C order
+    )
+    return claims, [int((restored.take == why).sum()) for why in (FREE, NOISE, SWALLOWED)]
+
+
+def _widened(start: int, stop: int, limit: tuple[int, int]) -> tuple[int, int]:
+    # Half a cell around: enough to see what bounds a hole, and how much a neighbour has grown.
+    margin = (stop - start) // 2 + 3
+    return max(start - margin, limit[0]), min(stop + margin, limit[1])
+
+
+class Reader:
+    """Reads boxes of one time point through a small cache of chunks.
+
+    Parameters
+    ----------
+    volume : Volume
+    t : int
+        Time point.
+    """
+
+    def __init__(self, volume: Volume, t: int) -> None:
+        self._volume, self._t = volume, t
+        self._tile = volume.levels[0].chunk_shape[-3:]
+        self._tiles: OrderedDict[tuple[int, ...], npt.NDArray[Any]] = OrderedDict()
+        size = int(np.prod(self._tile)) * volume.dtype.itemsize
+        self._room = _CACHE_BYTES // size
+
+    def read(self, z: tuple[int, int], y: tuple[int, int], x: tuple[int, int]) -> Labels:
+        """Labels of a half-open box, as uint64."""
+        spans = (z, y, x)
+        if self._room < 8:  # chunks too large to keep
+            box = self._volume.read(tuple(slice(*span) for span in spans), self._t)  # type: ignore[arg-type]
+            return box.astype(np.uint64)
+        out = np.empty([stop - start for start, stop in spans], np.uint64)
+        ranges = [range(s // n, -(-e // n)) for (s, e), n in zip(spans, self._tile, strict=True)]
+        for tile in np.ndindex(*(len(each) for each in ranges)):
+            index = tuple(each[i] for each, i in zip(ranges, tile, strict=True))
+            data = self._load(index)
+            here, there = [], []
+            for i, n, size, (start, stop) in zip(index, self._tile, data.shape, spans, strict=True):
+                low, high = max(start, i * n), min(stop, i * n + size)
+                here.append(slice(low - start, high - start))
+                there.append(slice(low - i * n, high - i * n))
+            out[tuple(here)] = data[tuple(there)]
+        return out
+
+    def _load(self, index: tuple[int, ...]) -> npt.NDArray[Any]:
+        if index in self._tiles:
+            self._tiles.move_to_end(index)
+            return self._tiles[index]
+        facts = zip(index, self._tile, self._volume.shape, strict=True)
+        where = tuple(slice(i * n, min((i + 1) * n, size)) for i, n, size in facts)
+        data = self._volume.read(where, self._t)  # type: ignore[arg-type]
+        self._tiles[index] = data
+        if len(self._tiles) > self._room:
+            self._tiles.popitem(last=False)
+        return data

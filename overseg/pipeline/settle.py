@@ -1,0 +1,262 @@
+"""Who gets a voxel that two fills claim: the one that holds it deeper, then the smaller label.
+
+Claims are rows of voxels; only those that overlap another label's are opened voxel by voxel.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.errors import StorageError
+from overseg.kernels.fill import FREE, SWALLOWED
+from overseg.kernels.tables import Bool, Int, Labels
+from overseg.pipeline.plandata import Fills, sort_fills
+
+_SLAB = 1 << 22  # contested voxels opened at a time
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Rows of voxels that fills want; all voxels of a row have one label now.
+
+    Attributes
+    ----------
+    t, candidate, z, y, x0, x1 : ndarray of int64, shape (n,)
+        Time point, row of the candidate, layer, y and half-open range along x.
+    new, old : ndarray of uint64, shape (n,)
+        The label that the voxels would get, and the one they have.
+    why : ndarray of uint8, shape (n,)
+        ``FREE``, ``NOISE`` or ``SWALLOWED`` of `overseg.kernels.fill`.
+    depth : ndarray of int64, shape (voxels,)
+        For every voxel, row after row, the squared distance to the outside of the restored mask, in voxels;
+        empty where it is not needed.
+    """
+
+    t: Int
+    candidate: Int
+    z: Int
+    y: Int
+    x0: Int
+    x1: Int
+    new: Labels
+    old: Labels
+    why: npt.NDArray[np.uint8]
+    depth: Int
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    @property
+    def size(self) -> Int:
+        """Voxels of each row."""
+        return self.x1 - self.x0
+
+    def take(self, rows: Int | Bool) -> Claims:
+        """Some of the rows, without depths."""
+        parts = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        return Claims(**parts, depth=np.zeros(0, np.int64))
+
+
+_COLUMNS = tuple(each.name for each in fields(Claims) if each.name != "depth")
+_TYPES = {"new": np.uint64, "old": np.uint64, "why": np.uint8}
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Claims that no longer overlap, and what follows from them.
+
+    Attributes
+    ----------
+    claims : Claims
+        Sorted by (t, z, y, x0), without depths.
+    contested : int
+        Voxels that more than one label claimed.
+    lost : ndarray of uint64, shape (k,)
+        Noise that is gone, since all its voxels were taken; sorted.
+    spared : ndarray of uint64, shape (j,)
+        Neighbours that would have been gone: no voxel is taken from them; sorted.
+    """
+
+    claims: Claims
+    contested: int
+    lost: Labels
+    spared: Labels
+
+    @property
+    def fills(self) -> Fills:
+        """The claims as a plan lists them."""
+        c = self.claims
+        return sort_fills(Fills(c.t, c.z, c.y, c.x0, c.x1, c.new))
+
+
+def concatenate(parts: Iterable[Claims]) -> Claims:
+    """All rows of several claims, in the order given."""
+    given = list(parts)
+    columns = {
+        each.name: np.concatenate(
+            [np.zeros(0, _TYPES.get(each.name, np.int64)), *(getattr(p, each.name) for p in given)]
+        )
+        for each in fields(Claims)
+    }
+    return Claims(**columns)
+
+
+def write_claims(path: Path, claims: Claims) -> None:
+    """Write claims to a Parquet file, whole or not at all. Raises `StorageError`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    offsets = np.concatenate([[0], np.cumsum(claims.size)]).astype(np.int32)
+    depth = pa.ListArray.from_arrays(offsets, claims.depth.astype(np.int32))
+    table = pa.table({**{name: getattr(claims, name) for name in _COLUMNS}, "depth": depth})
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, temporary, compression="zstd", row_group_size=1 << 14)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"cannot write fills: {error.strerror or error}",
+            where=str(path),
+            remedy="free disk space, then run the same command again: finished tasks are kept",
+        ) from error
+
+
+def read_claims(path: Path) -> Claims:
+    """Claims of one file, without depths; see `read_depth`."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=list(_COLUMNS))
+    columns = {name: table[name].to_numpy() for name in _COLUMNS}
+    return Claims(**columns, depth=np.zeros(0, np.int64))
+
+
+def read_depth(path: Path, rows: Int) -> Int:
+    """Depths of some rows of a file, one row after the other; `rows` are sorted."""
+    import pyarrow.parquet as pq
+
+    parts, start = [np.zeros(0, np.int64)], 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(1 << 14, columns=["depth"]):
+            here = rows[(rows >= start) & (rows < start + len(batch))] - start
+            if len(here):
+                parts.append(batch["depth"].take(here).flatten().to_numpy().astype(np.int64))
+            start += len(batch)
+    return np.concatenate(parts)
+
+
+def settle(paths: Sequence[str | Path], labels: Labels, voxels: Int) -> Settled:
+    """Settle the claims of all files of one time point.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Files of `write_claims`, in any order.
+    labels : ndarray of uint64, shape (m,)
+        The labels of the volume, sorted.
+    voxels : ndarray of int64, shape (m,)
+        How many voxels each has.
+
+    Returns
+    -------
+    Settled
+    """
+    files = [Path(path) for path in paths]
+    parts = [read_claims(path) for path in files]
+    claims = concatenate(parts)
+    disputed = overlapping(claims)
+    depths, start = [np.zeros(0, np.int64)], 0
+    for path, part in zip(files, parts, strict=True):
+        depths.append(read_depth(path, np.flatnonzero(disputed[start : start + len(part)])))
+        start += len(part)
+    opened, contested = _settle_some(claims.take(disputed), np.concatenate(depths))
+    claims = concatenate([claims.take(~disputed), opened])
+    claims = claims.take(np.lexsort((claims.x0, claims.y, claims.z, claims.t)))
+    return _spare(claims, contested, labels, voxels)
+
+
+def overlapping(claims: Claims) -> Bool:
+    """Which rows share a voxel with another row (of whatever label, so that no voxel is left in two rows)."""
+    order = np.lexsort((claims.x1, claims.x0, claims.y, claims.z, claims.t))
+    disputed = np.zeros(len(claims), bool)
+    group = _clusters(claims, order)
+    disputed[order] = (np.bincount(group) > 1)[group] if len(group) else False
+    return disputed
+
+
+def _clusters(claims: Claims, order: Int) -> Int:
+    """For the rows in order the number of the cluster of overlapping rows that each belongs to."""
+    t, z, y, x0, x1 = (getattr(claims, name)[order] for name in ("t", "z", "y", "x0", "x1"))
+    if not len(order):
+        return np.zeros(0, np.int64)
+    line = np.concatenate([[0], np.cumsum((np.diff(t) != 0) | (np.diff(z) != 0) | (np.diff(y) != 0))])
+    span = int(x1.max()) + 1
+    reach = np.maximum.accumulate(line * span + x1)
+    fresh = np.concatenate([[True], (line * span + x0)[1:] >= reach[:-1]])
+    return np.cumsum(fresh) - 1
+
+
+def _settle_some(claims: Claims, depth: Int) -> tuple[Claims, int]:
+    """Settle rows that overlap, whole clusters of them at a time."""
+    order = np.lexsort((claims.x1, claims.x0, claims.y, claims.z, claims.t))
+    group = _clusters(claims, order)
+    first = np.concatenate([[0], np.cumsum(claims.size)])
+    ends = np.cumsum(claims.size[order])
+    done, contested, start = [], 0, 0
+    while start < len(order):
+        full = int(np.searchsorted(ends, (ends[start - 1] if start else 0) + _SLAB, side="right"))
+        stop = int(np.searchsorted(group, group[min(full, len(order) - 1)], side="right"))
+        rows = order[start:stop]
+        size = claims.size[rows]
+        inside = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+        part, shared = _vote(claims.take(rows), depth[np.repeat(first[rows], size) + inside], inside)
+        done.append(part)
+        contested += shared
+        start = stop
+    return concatenate(done), contested
+
+
+def _vote(claims: Claims, depth: Int, inside: Int) -> tuple[Claims, int]:
+    """One owner per voxel: the deepest, then the smaller label, then the earlier candidate."""
+    of = np.repeat(np.arange(len(claims)), claims.size)
+    x = claims.x0[of] + inside
+    place = np.stack([claims.t[of], claims.z[of], claims.y[of], x])
+    best = np.lexsort((claims.candidate[of], claims.new[of], -depth, *place[::-1]))
+    place, of, x = place[:, best], of[best], x[best]
+    fresh = np.concatenate([[True], (place[:, 1:] != place[:, :-1]).any(axis=0)])
+    voxel = np.cumsum(fresh) - 1
+    winner = claims.new[of[fresh]][voxel]
+    contested = len(np.unique(voxel[claims.new[of] != winner]))
+    of, x = of[fresh], x[fresh]
+    breaks = np.concatenate([[True], (of[1:] != of[:-1]) | (x[1:] != x[:-1] + 1)])
+    last = np.concatenate([breaks[1:], [True]])
+    out = claims.take(of[breaks])
+    columns: dict[str, Any] = {name: getattr(out, name) for name in _COLUMNS}
+    columns.update(x0=x[breaks], x1=x[last] + 1)
+    return Claims(**columns, depth=np.zeros(0, np.int64)), contested
+
+
+def _spare(claims: Claims, contested: int, labels: Labels, voxels: Int) -> Settled:
+    """Name the ids that are gone, and give neighbours that would be gone their voxels back."""
+    taken = np.flatnonzero(claims.why != FREE)
+    names, index = np.unique(claims.old[taken], return_inverse=True)
+    counts = np.bincount(index, claims.size[taken], len(names)).astype(np.int64)
+    at = np.searchsorted(labels, names)
+    known = at < len(labels)
+    known[known] = labels[at[known]] == names[known]
+    gone = np.zeros(len(names), bool)
+    gone[known] = counts[known] == voxels[at[known]]
+    swallowed = np.zeros(len(names), bool)
+    swallowed[index[claims.why[taken] == SWALLOWED]] = True
+    keep = np.ones(len(claims), bool)
+    keep[taken[(gone & swallowed)[index]]] = False
+    return Settled(claims.take(keep), contested, names[gone & ~swallowed], names[gone & swallowed])
