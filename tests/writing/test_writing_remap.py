@@ -1,0 +1,131 @@
+"""Merges and fills in blocks: the same voxels as by the definition, however the volume is cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from twins.writing import truth
+
+from overseg.pipeline.journal import Segment, changed_runs, read_image, read_journal, restore
+from overseg.pipeline.plandata import Fills, Merges, sort_fills
+from overseg.pipeline.remap import Edits, axis_map, ranges, rewrite
+
+SHAPE = (5, 6, 7)
+DTYPES = st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[np.ndarray, Merges, Fills]:
+    """A volume of few labels, merges among them, and fills that do not overlap."""
+    volume = draw(hnp.arrays(draw(DTYPES), SHAPE, elements=st.integers(0, 9)))
+    old = np.array(
+        sorted(draw(st.sets(st.integers(2, 2**40), max_size=3)) | draw(st.sets(st.integers(2, 9))))
+    )
+    merges = Merges(np.zeros(len(old), np.int64), old.astype(np.uint64), np.ones(len(old), np.uint64))
+    rows = draw(st.sets(st.tuples(*(st.integers(0, n - 1) for n in SHAPE[:2])), max_size=6))
+    starts = [draw(st.integers(0, 5)) for _ in rows]
+    ends = [draw(st.integers(start + 1, 7)) for start in starts]
+    z, y = (np.array([row[i] for row in sorted(rows)], np.int64) for i in (0, 1))
+    new = np.array([draw(st.integers(1, 100)) for _ in rows], np.uint64)
+    t = np.zeros(len(rows), np.int64)
+    return volume, merges, Fills(t, z, y, np.array(starts, np.int64), np.array(ends, np.int64), new)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.tuples(*(st.integers(1, n) for n in SHAPE)))
+def test_blocks_equal_the_definition(
+    case: tuple[np.ndarray, Merges, Fills], size: tuple[int, int, int]
+) -> None:
+    volume, merges, fills = case
+    found = np.zeros_like(volume)
+    for z in range(0, SHAPE[0], size[0]):
+        for y in range(0, SHAPE[1], size[1]):
+            for x in range(0, SHAPE[2], size[2]):
+                here = tuple(slice(at, at + n) for at, n in zip((z, y, x), size, strict=True))
+                block = volume[here]
+                maps = [np.arange(at, at + n) for at, n in zip((z, y, x), block.shape, strict=True)]
+                found[here] = rewrite(block[None], range(1), maps, Edits(merges, fills))[0]
+    np.testing.assert_array_equal(found, truth(volume, merges, fills))
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases(), st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=9), min_size=3, max_size=3))
+def test_coarse_blocks_take_the_fills_of_their_nearest_voxels(
+    case: tuple[np.ndarray, Merges, Fills], picks: list[list[int]]
+) -> None:
+    volume, merges, fills = case
+    maps = [np.minimum(np.sort(pick), n - 1) for pick, n in zip(picks, SHAPE, strict=True)]
+    block = volume[np.ix_(*maps)]
+    found = rewrite(block[None], range(1), maps, Edits(merges, fills))[0]
+    np.testing.assert_array_equal(found, truth(volume, merges, fills)[np.ix_(*maps)])
+
+
+def test_only_the_right_time_point_changes() -> None:
+    block = np.full((3, 2, 2, 2), 5, np.uint16)
+    one = np.array([1])
+    merges = Merges(one, np.array([5], np.uint64), np.array([2], np.uint64))
+    fills = Fills(np.array([2]), one, one, 0 * one, one, np.array([9], np.uint64))
+    maps = [np.arange(2)] * 3
+    found = rewrite(block, range(3), maps, Edits(merges, fills))
+    assert (found[0] == 5).all() and (found[1] == 2).all()
+    assert np.argwhere(found[2] == 9).tolist() == [[1, 1, 0]] and (found[2] == 5).sum() == 7
+
+
+@given(
+    st.integers(1, 40),
+    st.sampled_from([0.065, 0.13, 0.26, 0.325, 1.0, 2.0]),
+    st.sampled_from([1, 2, 3, 4]),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_nearest_voxel_and_ties(n: int, size: float, factor: int, centred: bool) -> None:
+    shift = (factor - 1) / 2 * size if centred else 0.0
+    base = SimpleNamespace(shape=(1, 1, n), scale=(1, 1, size), translation=(0, 0, 3 * size))
+    level = SimpleNamespace(scale=(1, 1, factor * size), translation=(0, 0, 3 * size + shift))
+    m = -(-n // factor)
+    found = axis_map(level, base, 2, 0, m)
+    # In units of half a voxel of level 0 everything is an integer.
+    centre = 2 * np.arange(m) * factor + (factor - 1 if centred else 0)
+    distance = np.abs(centre[:, None] - 2 * np.arange(n)[None, :])
+    np.testing.assert_array_equal(found, distance.argmin(axis=1))  # argmin takes the first: the smaller index
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_ranges(pairs: list[tuple[int, int]]) -> None:
+    starts, lengths = (np.array([pair[i] for pair in pairs], np.int64) for i in (0, 1))
+    expected = [at for start, length in pairs for at in range(start, start + length)]
+    assert ranges(starts, lengths).tolist() == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data(), DTYPES)
+def test_the_journal_gives_back_what_was(tmp_path_factory: object, data: st.DataObject, dtype: type) -> None:
+    folder: Path = tmp_path_factory.mktemp("journal")  # type: ignore[attr-defined]
+    small = hnp.arrays(dtype, (3, 4, 5), elements=st.integers(0, 3))
+    pairs = [(data.draw(small), data.draw(small)) for _ in range(3)]
+    with Segment(folder, "attempt") as segment:
+        for unit, (old, new) in enumerate(pairs):
+            segment.image(1, unit, b"b" * 16, b"a" * 16, old, new)
+            segment.done(1, unit, b"b" * 16, b"a" * 16)
+    journal = read_journal(folder)
+    assert sorted(journal.images) == [(1, 0), (1, 1), (1, 2)] == sorted(journal.done)
+    assert journal.lost() == []
+    for unit, (old, new) in enumerate(pairs):
+        np.testing.assert_array_equal(restore(folder, journal.images[1, unit], new), old)
+        positions, values = read_image(folder, journal.images[1, unit])
+        np.testing.assert_array_equal(positions, np.flatnonzero(old != new))
+        np.testing.assert_array_equal(values, old[old != new])
+        assert changed_runs(old, new)[1].sum() == len(positions)
+
+
+def test_touching_runs_of_one_label_are_one() -> None:
+    fills = Fills(*(np.array(column) for column in ([0, 0, 0], [1, 1, 1], [2, 2, 2], [4, 0, 2], [6, 2, 4])),
+                  new=np.array([8, 8, 8], np.uint64))  # fmt: skip
+    joined = sort_fills(fills)
+    assert (joined.x0.tolist(), joined.x1.tolist()) == ([0], [6])
