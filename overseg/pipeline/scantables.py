@@ -124,8 +124,7 @@ class ScanFile:
 
         self.path, self._lags = Path(path), lags
         try:
-            self._file = pq.ParquetFile(self.path)
-            index = json.loads(self._file.schema_arrow.metadata[b"index"])
+            index = json.loads(pq.read_schema(self.path).metadata[b"index"])
             self._groups: dict[str, int] = index["groups"]
             self.partitions = int(index["partitions"])
         except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
@@ -148,12 +147,15 @@ class ScanFile:
 
     def _columns(self, groups: list[int], names: tuple[str, ...]) -> Columns:
         import pyarrow as pa
+        import pyarrow.parquet as pq
 
         empty = {name: np.zeros(0, np.uint64 if name in _UNSIGNED else np.int64) for name in names}
         if not groups:
             return empty
         try:
-            found = self._file.read_row_groups(groups, columns=list(names))
+            # Opened anew each time: there may be more tasks than files a process may hold open.
+            with pq.ParquetFile(self.path) as file:
+                found = file.read_row_groups(groups, columns=list(names), use_threads=False)
             return {name: found[name].to_numpy() for name in names}
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise self._damaged(error) from None

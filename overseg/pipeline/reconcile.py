@@ -1,0 +1,264 @@
+"""Add up what the scan tasks found. Sums, minima and maxima do not care how the volume was cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.kernels.reduce import (
+    Columns,
+    ScanTables,
+    layer_table,
+    merge_tables,
+)
+from overseg.kernels.tables import Int, Labels, LayerTable
+from overseg.pipeline.plandata import Fills, Merges
+from overseg.pipeline.scantables import TABLES, ScanFile
+from overseg.volume import UnitGrid
+
+Range = tuple[int, int]
+Box = tuple[Range, Range, Range]
+
+_LARGE = 5  # a label of more than a fifth of the volume looks like background
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Whole labels, in the order of `LayerTable.labels`.
+
+    Attributes
+    ----------
+    voxels : ndarray of int64, shape (m,)
+    z0, z1, y0, y1, x0, x1 : ndarray of int64, shape (m,)
+        Half-open box, in absolute voxel coordinates.
+    """
+
+    voxels: Int
+    z0: Int
+    z1: Int
+    y0: Int
+    y1: Int
+    x0: Int
+    x1: Int
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """One time point of a volume.
+
+    Attributes
+    ----------
+    layers : LayerTable
+        Every label in every layer.
+    pairs, stacked : dict of ndarray
+        Facing and touching labels; see docs/architecture.md, section 3.
+    summary : Summary
+        Whole labels.
+    background_like : ndarray of uint64, sorted
+        Labels over a fifth of the volume, or present on all its faces: never candidates.
+    cut : ndarray of uint64, sorted
+        Labels that meet a face of the region inside the volume: part of them may not have been seen.
+    fingerprint : int
+        128-bit sum of hashes of all rows; does not depend on layout, integer type or order.
+    box : tuple of tuple of int
+        Half-open voxel ranges (z, y, x) that were scanned.
+    """
+
+    layers: LayerTable
+    pairs: Columns
+    stacked: Columns
+    summary: Summary
+    background_like: Labels
+    cut: Labels
+    fingerprint: int
+    box: Box
+
+
+def reconcile(
+    paths: Sequence[str | Path], t: int, max_gap: int, box: Box, shape: tuple[int, int, int]
+) -> Reconciled:
+    """Everything that is known of one time point.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Files of all scan and seam tasks.
+    t : int
+        Time point.
+    max_gap : int
+        As in the scan.
+    box : tuple of tuple of int
+        Half-open voxel ranges (z, y, x) that were scanned.
+    shape : tuple of int
+        Of the volume, (z, y, x).
+
+    Returns
+    -------
+    Reconciled
+
+    Raises
+    ------
+    PlanError
+        If a file is missing or damaged.
+    """
+    files = [ScanFile(path, max_gap + 1) for path in paths]
+    partitions = max((file.partitions for file in files), default=1)
+    parts = [
+        merge_tables([ScanTables(*(file.read(t, table, partition) for table in TABLES)) for file in files])
+        for partition in range(partitions)
+    ]
+    return from_tables(parts[0] if len(parts) == 1 else merge_tables(parts), t, box, shape)
+
+
+def from_tables(tables: ScanTables, t: int, box: Box, shape: tuple[int, int, int]) -> Reconciled:
+    """As `reconcile`, from merged tables in memory."""
+    layers = layer_table(tables.layers)
+    summary = _summary(layers)
+    return Reconciled(
+        layers=layers,
+        pairs=tables.pairs,
+        stacked=tables.stacked,
+        summary=summary,
+        background_like=_background_like(layers, summary, box),
+        cut=_cut(layers, summary, box, shape),
+        fingerprint=fingerprint(tables, t),
+        box=box,
+    )
+
+
+def fingerprint(tables: ScanTables, t: int = 0) -> int:
+    """Sum modulo 2^128 of a hash of every row of merged tables.
+
+    Parameters
+    ----------
+    tables : ScanTables
+        Rows in any order, one per key.
+    t : int
+        Time point; enters every hash.
+
+    Returns
+    -------
+    int
+        0 .. 2^128 - 1; fingerprints of several time points add up modulo 2^128.
+    """
+    total = 0
+    for seed, table in enumerate(TABLES):
+        columns: Columns = getattr(tables, table)
+        for half in range(2):
+            n = len(next(iter(columns.values())))
+            start = (t * len(TABLES) + seed) * 2 + half
+            mixed = _mix(np.full(n, start, np.uint64))
+            for values in columns.values():
+                mixed = _mix(mixed ^ values.view(np.uint64))
+            # Sums of 32-bit halves cannot overflow for fewer than 2^32 rows.
+            low, high = mixed & np.uint64(2**32 - 1), mixed >> np.uint64(32)
+            total += (int(low.sum()) + (int(high.sum()) << 32)) << (64 * half)
+    return total % 2**128
+
+
+def fingerprint_text(fingerprints: Iterable[int]) -> str:
+    """The fingerprint of a volume: those of its time points added up, 32 hexadecimal digits."""
+    return f"{sum(fingerprints) % 2**128:032x}"
+
+
+def changed_units(
+    grid: UnitGrid, paths: Sequence[str | Path], max_gap: int, merges: Merges, fills: Fills
+) -> Int:
+    """Write units of level 0 that may hold a voxel that changes: few more than do, and all that do.
+
+    Parameters
+    ----------
+    grid : UnitGrid
+        Of level 0.
+    paths : sequence of path
+        Files of all scan tasks.
+    max_gap : int
+        As in the scan.
+    merges : Merges
+        Labels that get another name.
+    fills : Fills
+        Runs that get a new label.
+
+    Returns
+    -------
+    ndarray of int64
+        Unit numbers, sorted.
+    """
+    touched = np.zeros(grid.n, bool)
+    touched[_units_over(grid, fills.t, fills.z, fills.y, fills.y + 1, fills.x0, fills.x1)] = True
+    times = np.unique(merges.t).tolist()
+    names = ("label", "z", "y0", "y1", "x0", "x1")
+    for path in paths if times else ():
+        file = ScanFile(path, max_gap + 1)
+        for t in times:
+            rows = file.read(t, "layers", names=names)
+            # Rows of seams have no box of their own: their labels' rows are in the tasks' files.
+            mine = np.isin(rows["label"], merges.old[merges.t == t]) & (rows["y0"] < rows["y1"])
+            z, y0, y1, x0, x1 = (rows[name][mine] for name in names[1:])
+            touched[_units_over(grid, np.full(len(z), t), z, y0, y1, x0, x1)] = True
+    return np.flatnonzero(touched)
+
+
+def _units_over(grid: UnitGrid, t: Int, z: Int, y0: Int, y1: Int, x0: Int, x1: Int) -> Int:
+    """Units that meet boxes of one layer each."""
+    size = dict(zip(grid.axes, grid.unit_shape, strict=True))
+    first = {"t": t // size.get("t", 1), "c": t * 0, "z": z // size["z"], "y": y0 // size["y"]}
+    first["x"] = x0 // size["x"]
+    more_y = (y1 - 1) // size["y"] - first["y"]
+    more_x = (x1 - 1) // size["x"] - first["x"]
+    found = [np.zeros(0, np.int64)]
+    for dy in range(int(more_y.max(initial=-1)) + 1):
+        for dx in range(int(more_x.max(initial=-1)) + 1):
+            mine = (dy <= more_y) & (dx <= more_x)
+            unit = np.zeros(int(mine.sum()), np.int64)
+            for axis, n in zip(grid.axes, grid.shape, strict=True):
+                unit = unit * n + first[axis][mine] + {"y": dy, "x": dx}.get(axis, 0)
+            found.append(np.unique(unit))
+    return np.unique(np.concatenate(found))
+
+
+def _summary(layers: LayerTable) -> Summary:
+    def over(how: np.ufunc, values: Int) -> Int:
+        return how.reduceat(values, layers.start[:-1]) if len(layers.labels) else np.zeros(0, np.int64)
+
+    return Summary(
+        voxels=over(np.add, layers.area),
+        z0=over(np.minimum, layers.z),
+        z1=over(np.maximum, layers.z) + 1,
+        y0=over(np.minimum, layers.y0),
+        y1=over(np.maximum, layers.y1),
+        x0=over(np.minimum, layers.x0),
+        x1=over(np.maximum, layers.x1),
+    )
+
+
+def _faces(summary: Summary, box: Box) -> npt.NDArray[np.bool_]:
+    """Whether each label meets each of the six faces of a box, as (labels, 6)."""
+    (z0, z1), (y0, y1), (x0, x1) = box
+    s = summary
+    return np.stack([s.z0 <= z0, s.z1 >= z1, s.y0 <= y0, s.y1 >= y1, s.x0 <= x0, s.x1 >= x1], axis=1)
+
+
+def _background_like(layers: LayerTable, summary: Summary, box: Box) -> Labels:
+    volume = math.prod(hi - lo for lo, hi in box)
+    large = _LARGE * summary.voxels > volume
+    return layers.labels[large | _faces(summary, box).all(axis=1)]
+
+
+def _cut(layers: LayerTable, summary: Summary, box: Box, shape: tuple[int, int, int]) -> Labels:
+    inside = np.array([[lo > 0, hi < n] for (lo, hi), n in zip(box, shape, strict=True)]).reshape(6)
+    cut: Labels = layers.labels[(_faces(summary, box) & inside).any(axis=1)]
+    return cut
+
+
+def _mix(values: Labels) -> Labels:
+    """One step of splitmix64 (Steele, Lea and Flood 2014)."""
+    mixed = values + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)), np.uint64)

@@ -1,0 +1,264 @@
+"""Reconciled tables, fingerprints, summaries and changed units do not depend on how the volume was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overseg.kernels.reduce import Columns, ScanTables, merge_tables
+from overseg.kernels.scan import scan_array, scan_block
+from overseg.pipeline import scantask
+from overseg.pipeline.health import examine, warnings_of
+from overseg.pipeline.plandata import Fills, Merges
+from overseg.pipeline.reconcile import (
+    Reconciled,
+    changed_units,
+    fingerprint,
+    fingerprint_text,
+    from_tables,
+    reconcile,
+)
+from overseg.pipeline.scan import plan_scan, plan_seams, scan_task, seam_task
+from overseg.settings import Settings
+from overseg.volume import Volume, open_volume
+
+
+def cells(shape: tuple[int, int, int] = (14, 24, 30), seed: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 60, size=[-(-n // k) for n, k in zip(shape, (3, 6, 5), strict=True)])
+    return np.kron(coarse, np.ones((3, 6, 5), int))[tuple(slice(n) for n in shape)].astype(np.uint16)
+
+
+def whole(array: np.ndarray, gap: int = 2) -> Reconciled:
+    box = tuple((0, n) for n in array.shape)
+    return from_tables(scan_block(array, 0, (0, 0, 0), gap), 0, box, array.shape)
+
+
+def files_of(vol: Volume, out: Path, workers: int = 3) -> tuple[list[Path], list[Path]]:
+    """Paths of the scan tasks' tables, and of the seams'."""
+    tasks = plan_scan(vol, Settings(), 1 << 30, workers)
+    scans = [out / scan_task(vol, task, str(out))["path"] for task in tasks]
+    return scans, [out / seam_task(seam, str(out))["path"] for seam in plan_seams(tasks)]
+
+
+def assert_equal(found: Reconciled, expected: Reconciled) -> None:
+    for part in ("layers", "summary"):
+        for name, values in vars(getattr(expected, part)).items():
+            np.testing.assert_array_equal(getattr(getattr(found, part), name), values, err_msg=name)
+    for table in ("pairs", "stacked"):
+        for name, values in getattr(expected, table).items():
+            np.testing.assert_array_equal(getattr(found, table)[name], values, err_msg=name)
+    np.testing.assert_array_equal(found.background_like, expected.background_like)
+    np.testing.assert_array_equal(found.cut, expected.cut)
+    assert found.fingerprint == expected.fingerprint
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Volume]:
+    """A volume cut into small tasks and the given number of partitions."""
+    monkeypatch.setattr(scantask, "_SIDE", 12)
+    monkeypatch.setattr(scantask, "_LEAST", 1)
+
+    def save(array: np.ndarray, chunks: tuple[int, int, int], partitions: int = 1) -> Volume:
+        monkeypatch.setattr(scantask, "_PARTITION", -(-array.size // partitions))
+        path = tmp_path / "v.zarr"
+        zarr.create_array(path, shape=array.shape, dtype=array.dtype, chunks=chunks)[...] = array
+        return open_volume(path)
+
+    return save
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])
+@pytest.mark.parametrize(("chunks", "partitions"), [((3, 12, 7), 1), ((1, 24, 30), 5), ((14, 5, 30), 13)])
+def test_cuts_partitions_and_types_do_not_show(
+    saved: Callable[..., Volume], tmp_path: Path, dtype: type, chunks: tuple[int, int, int], partitions: int
+) -> None:
+    array = cells()
+    scans, seams = files_of(saved(array.astype(dtype), chunks, partitions), tmp_path)
+    box = tuple((0, n) for n in array.shape)
+    assert_equal(reconcile([*seams, *reversed(scans)], 0, 2, box, array.shape), whole(array))
+
+
+def shuffled(columns: Columns, rng: np.random.Generator) -> Columns:
+    order = rng.permutation(len(next(iter(columns.values()))))
+    return {name: values[order] for name, values in columns.items()}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 13), st.integers(0, 23), st.integers(0, 29))
+def test_the_fingerprint_sees_every_voxel_and_no_order(seed: int, z: int, y: int, x: int) -> None:
+    array, rng = cells(), np.random.default_rng(seed)
+    tables = scan_block(array, 0, (0, 0, 0), 2)
+    mixed = ScanTables(*(shuffled(getattr(tables, name), rng) for name in ("layers", "pairs", "stacked")))
+    assert fingerprint(mixed) == fingerprint(tables) < 2**128
+    array[z, y, x] += 1
+    assert fingerprint(scan_block(array, 0, (0, 0, 0), 2)) != fingerprint(tables)
+    assert fingerprint(tables, t=1) != fingerprint(tables)
+
+
+def test_fingerprints_of_times_add_up() -> None:
+    assert fingerprint_text([2**128 - 1, 3]) == f"{2:032x}"
+    assert fingerprint_text([]) == "0" * 32
+
+
+def test_the_rows_of_moved_cells_differ() -> None:
+    array = np.zeros((4, 8, 8), np.uint8)
+    array[1:3, 1:4, 1:4] = 5
+    moved = np.roll(array, 2, axis=2)
+    assert whole(array).fingerprint != whole(moved).fingerprint
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6))
+def test_merging_is_associative(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    array = rng.integers(0, 5, size=(3, 6, 6))
+    parts = [scan_block(array[:, y : y + 1], 0, (0, y, 0), 2) for y in range(6)]
+    rng.shuffle(parts)
+    cut = int(rng.integers(1, 6))
+    nested = merge_tables([merge_tables(parts[:cut]), merge_tables(parts[cut:])])
+    box = ((0, 3), (0, 6), (0, 6))
+    assert_equal(from_tables(nested, 0, box, array.shape), whole(array))
+
+
+def test_rows_are_found_by_label_and_layer() -> None:
+    layers, _, _ = scan_array(cells(), 2)
+    rows = layers.row(layers.label, layers.z)
+    np.testing.assert_array_equal(rows, np.arange(len(rows)))
+    assert layers.row(layers.label[:1], np.array([99])).tolist() == [-1]
+    assert layers.row(layers.label[:1], np.array([-1])).tolist() == [-1]
+
+
+def test_summary_and_background_like() -> None:
+    array = np.zeros((6, 10, 10), np.uint8)
+    array[:, :, 0] = 1  # on five faces, 60 voxels
+    array[1:5, 2:8, 2:8] = 2  # 144 voxels of 600
+    array[1, 9, 9] = 3
+    found = whole(array)
+    assert found.summary.voxels.tolist() == [60, 144, 1]
+    assert (found.summary.z0[1], found.summary.z1[1], found.summary.x1[2]) == (1, 5, 10)
+    assert found.background_like.tolist() == [2]
+    array[0, 0, :] = 1
+    assert whole(array).background_like.tolist() == [1, 2]
+
+
+def test_labels_cut_by_the_region_are_known() -> None:
+    array = np.zeros((6, 10, 10), np.uint8)
+    array[0:3, 0:3, 0:3], array[2:5, 5:10, 2:4], array[2:4, 6:8, 5:7] = 1, 2, 3
+    box = ((0, 5), (0, 8), (0, 10))
+    part = scan_block(array[0:5, 0:8], 0, (0, 0, 0), 2)
+    found = from_tables(part, 0, box, array.shape)
+    # 1 meets faces of the volume only; 2 ends at layer 5 and row 8 of the region, 3 at row 8.
+    assert found.cut.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("chunks", [(3, 12, 7), (14, 5, 30), (1, 1, 30)])
+def test_changed_units_hold_all_changes_and_little_more(
+    saved: Callable[..., Volume], tmp_path: Path, chunks: tuple[int, int, int]
+) -> None:
+    array = cells()
+    vol = saved(array, chunks)
+    scans, seams = files_of(vol, tmp_path)
+    old = np.unique(array)[[4, 9]].astype(np.uint64)
+    merges = Merges(np.zeros(2, np.int64), old, old[:1].repeat(2))
+    runs = [(3, 7, 2, 20), (11, 0, 29, 30)]
+    z, y, x0, x1 = np.array(runs, np.int64).T
+    fills = Fills(np.zeros(2, np.int64), z, y, x0, x1, old)
+    changed = np.isin(array, old)
+    for row, (a, b, c, d) in enumerate(runs):
+        changed[a, b, c:d] = row >= 0
+    grid = vol.grid()
+    needed = {unit for unit in range(grid.n) if changed[grid.box(unit)].any()}
+    found = set(changed_units(grid, [*scans, *seams], 2, merges, fills).tolist())
+    assert needed <= found
+    assert len(found) < len(needed) + grid.n / 4
+    nothing = Merges(merges.t[:0], old[:0], old[:0])
+    only_fills = set(changed_units(grid, scans, 2, nothing, fills).tolist())
+    expected = {u for u in range(grid.n) for a, b, c, d in runs if boxes_meet(grid.box(u), a, b, c, d)}
+    assert only_fills == expected
+
+
+def boxes_meet(box: tuple[slice, slice, slice], z: int, y: int, x0: int, x1: int) -> bool:
+    inside = box[0].start <= z < box[0].stop and box[1].start <= y < box[1].stop
+    return inside and box[2].start < x1 and x0 < box[2].stop
+
+
+def disc(shape: tuple[int, int], y: int, x: int, radius: float) -> np.ndarray:
+    ys, xs = np.ogrid[: shape[0], : shape[1]]
+    return (ys - y) ** 2 + (xs - x) ** 2 <= radius**2
+
+
+def balls(n: int = 30, shape: tuple[int, int, int] = (20, 120, 120)) -> np.ndarray:
+    """Round cells on a grid, none of them special."""
+    array = np.zeros(shape, np.uint16)
+    for i in range(n):
+        y, x = divmod(i, 6)
+        for z in range(4, 15):
+            radius = 8 - abs(z - 9)
+            array[z][disc(shape[1:], 10 + 20 * y, 10 + 20 * x, radius)] = i + 1
+    return array
+
+
+def test_a_sound_volume_gives_no_warning() -> None:
+    assert warnings_of(examine(whole(balls()))) == []
+
+
+def test_background_without_a_zero_is_reported() -> None:
+    array = balls()
+    array[array == 0] = 500
+    lines = warnings_of(examine(whole(array)))
+    assert len(lines) == 1
+    assert "--background 0 500" in lines[0]
+
+
+def test_unstitched_masks_are_reported() -> None:
+    array = balls().astype(np.int64)
+    array[array > 0] += 1000 * np.nonzero(array)[0]
+    lines = warnings_of(examine(whole(array)))
+    assert len(lines) == 1
+    assert "never stitched" in lines[0]
+
+
+def test_a_semantic_mask_is_reported() -> None:
+    array = balls()
+    lines = warnings_of(examine(whole((array > 0).astype(np.uint8))))
+    assert len(lines) == 1
+    assert "classes" in lines[0]
+
+
+def test_ids_used_twice_are_reported() -> None:
+    array = balls()
+    array[array == 30] = 1
+    health = examine(whole(array))
+    assert health.far_pieces.tolist() == [1]
+    assert "used twice" in warnings_of(health)[0]
+    tall = np.zeros((40, 30, 30), np.uint8)
+    tall[2:5, 5:10, 5:10], tall[30:33, 5:10, 5:10] = 4, 4
+    assert examine(whole(tall)).far_pieces.tolist() == [4]
+
+
+def test_outlines_are_reported() -> None:
+    array = balls()
+    inner = np.zeros_like(array)
+    for z in range(array.shape[0]):
+        core = array[z].astype(bool)
+        for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
+            core &= np.roll(array[z], step, axis) == array[z]
+        inner[z][core] = 1
+    array[inner > 0] = 0
+    lines = warnings_of(examine(whole(array)))
+    assert len(lines) == 1
+    assert "rings" in lines[0]
+
+
+def test_an_empty_volume_is_fine() -> None:
+    found = whole(np.zeros((5, 5, 5), np.uint8))
+    assert found.fingerprint == 0
+    assert len(found.background_like) == len(found.cut) == 0
+    assert warnings_of(examine(found)) == []
