@@ -6,7 +6,6 @@ import logging
 import queue
 import time
 import uuid
-from asyncio import CancelledError
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.protocol import pickle
+from distributed.utils import CancelledError, silence_logging_cmgr
 
 from overseg.cluster import limits
 from overseg.cluster.embedded import Workers
@@ -146,11 +146,7 @@ class _Batch:
             self._done.put(future)
             return None
         except CancelledError:
-            raise ResourceError(
-                "the Dask scheduler let go of the work",
-                where=str(self._client.scheduler.address if self._client.scheduler else "scheduler"),
-                remedy="see that the scheduler is up, then run the same command again: what is done is kept",
-            ) from None
+            raise _lost(self._client) from None
         name = self.running.pop(future)
         if error is not None:
             raise error
@@ -187,19 +183,34 @@ class _Watch:
         self._last_look = now
         if self._embedded:
             self._embedded.keep()
-        self.threads = sum(self._client.nthreads().values())
+        try:
+            self.threads = sum(self._client.nthreads().values())
+        except OSError:
+            raise _lost(self._client) from None
         if self.threads:
             self._seen = now
         elif now - self._seen > self._patience:
             raise ResourceError(
                 f"no Dask worker has been there for {self._patience:.0f} seconds",
-                where=str(self._client.scheduler.address),
+                where=_address(self._client),
                 remedy="start workers for this scheduler, or see why they do not come up, and run it again",
             )
 
     def progressed(self) -> None:
         if self._embedded:
             self._embedded.progressed()
+
+
+def _lost(client: Client) -> ResourceError:
+    return ResourceError(
+        "the Dask scheduler is gone, or let go of the work",
+        where=_address(client),
+        remedy="see that the scheduler is up, then run the same command again: what is done is kept",
+    )
+
+
+def _address(client: Client) -> str:
+    return str(getattr(client.scheduler, "address", "the scheduler"))
 
 
 def attempt(step: str, name: str, work: bytes) -> tuple[Receipt | None, OversegError | None]:
@@ -275,7 +286,7 @@ def connected(address: str, memory: int | None) -> Iterator[DaskExecutor]:
             where=address,
             remedy="check the address given to --scheduler, and that it can be reached from here",
         ) from None
-    with client:
+    with silence_logging_cmgr(logging.CRITICAL), client:
         yield given(client, memory)
 
 

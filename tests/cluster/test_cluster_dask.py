@@ -49,6 +49,11 @@ def dies(x: int, folder: str) -> dict[str, object]:
     return {}
 
 
+def waits(x: int) -> dict[str, object]:
+    time.sleep(0.2)
+    return {"x": x}
+
+
 def refuses(x: int) -> dict[str, object]:
     if x == 2:
         raise InputError("two is not allowed", where="x", remedy="take three")
@@ -239,3 +244,12 @@ def test_workers_die_with_their_driver(blow: signal.Signals, tmp_path: Path) -> 
     if blow == signal.SIGINT:
         assert err.strip().endswith("KeyboardInterrupt")
         assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_scheduler_that_goes_away_is_named(cluster: LocalCluster) -> None:
+    with open_executor(RunSettings(scheduler=cluster.scheduler_address)) as ex:
+        steps = ex.run("wait", waits, {str(i): (i,) for i in range(8)})
+        next(steps)
+        cluster.close()
+        with pytest.raises(ResourceError, match="scheduler is gone"):
+            dict(steps)
