@@ -147,7 +147,7 @@ def _hole(mask: Mask, room: Mask, open_edges: Edges) -> Mask | None:
         if piece is None:
             continue
         if thin:
-            piece = binary_dilation(piece) & room
+            piece = binary_dilation(piece, np.ones((3, 3), bool)) & room
         if 2 * int((piece & mask).sum()) >= int((piece | mask).sum()) and _bounded(piece, open_edges):
             return piece
     return None

@@ -79,10 +79,10 @@ class Settled:
         Sorted by (t, z, y, x0), without depths.
     contested : int
         Voxels that more than one label claimed.
-    lost : ndarray of uint64, shape (k,)
-        Noise that is gone, since all its voxels were taken; sorted.
-    spared : ndarray of uint64, shape (j,)
-        Neighbours that would have been gone: no voxel is taken from them; sorted.
+    lost : ndarray of uint64, shape (k, 2)
+        Time point and label of noise that is gone, since all its voxels were taken; sorted.
+    spared : ndarray of uint64, shape (j, 2)
+        Time point and label of neighbours that would have been gone: no voxel is taken from them; sorted.
     """
 
     claims: Claims
@@ -154,17 +154,19 @@ def read_depth(path: Path, rows: Int) -> Int:
     return np.concatenate(parts)
 
 
-def settle(paths: Sequence[str | Path], labels: Labels, voxels: Int) -> Settled:
-    """Settle the claims of all files of one time point.
+def settle(paths: Sequence[str | Path], labels: Labels, voxels: Int, times: Int | None = None) -> Settled:
+    """Settle the claims of all files of a volume.
 
     Parameters
     ----------
     paths : sequence of path
         Files of `write_claims`, in any order.
     labels : ndarray of uint64, shape (m,)
-        The labels of the volume, sorted.
+        The labels of the volume, sorted within each time point.
     voxels : ndarray of int64, shape (m,)
         How many voxels each has.
+    times : ndarray of int64, shape (m,), optional
+        Time point of each, ascending; 0 when not given.
 
     Returns
     -------
@@ -181,7 +183,8 @@ def settle(paths: Sequence[str | Path], labels: Labels, voxels: Int) -> Settled:
     opened, contested = _settle_some(claims.take(disputed), np.concatenate(depths))
     claims = concatenate([claims.take(~disputed), opened])
     claims = claims.take(np.lexsort((claims.x0, claims.y, claims.z, claims.t)))
-    return _spare(claims, contested, labels, voxels)
+    times = np.zeros(len(labels), np.int64) if times is None else times
+    return _spare(claims, contested, labels, voxels, times)
 
 
 def overlapping(claims: Claims) -> Bool:
@@ -245,18 +248,30 @@ def _vote(claims: Claims, depth: Int, inside: Int) -> tuple[Claims, int]:
     return Claims(**columns, depth=np.zeros(0, np.int64)), contested
 
 
-def _spare(claims: Claims, contested: int, labels: Labels, voxels: Int) -> Settled:
+def _spare(claims: Claims, contested: int, labels: Labels, voxels: Int, times: Int) -> Settled:
     """Name the ids that are gone, and give neighbours that would be gone their voxels back."""
-    taken = np.flatnonzero(claims.why != FREE)
-    names, index = np.unique(claims.old[taken], return_inverse=True)
-    counts = np.bincount(index, claims.size[taken], len(names)).astype(np.int64)
+    keep = np.ones(len(claims), bool)
+    lost, spared = [np.zeros((0, 2), np.uint64)], [np.zeros((0, 2), np.uint64)]
+    for t in np.unique(claims.t).tolist():
+        here = slice(*np.searchsorted(times, [t, t + 1]))
+        taken = np.flatnonzero((claims.t == t) & (claims.why != FREE))
+        names, index = np.unique(claims.old[taken], return_inverse=True)
+        counts = np.bincount(index, claims.size[taken], len(names)).astype(np.int64)
+        gone = counts == _lookup(names, labels[here], voxels[here])
+        swallowed = np.zeros(len(names), bool)
+        swallowed[index[claims.why[taken] == SWALLOWED]] = True
+        keep[taken[(gone & swallowed)[index]]] = False
+        at = np.full(len(names), t, np.uint64)
+        lost.append(np.stack([at, names], axis=1)[gone & ~swallowed])
+        spared.append(np.stack([at, names], axis=1)[gone & swallowed])
+    return Settled(claims.take(keep), contested, np.concatenate(lost), np.concatenate(spared))
+
+
+def _lookup(names: Labels, labels: Labels, values: Int) -> Int:
+    """The value of each name; -1 where the sorted labels do not hold it."""
     at = np.searchsorted(labels, names)
+    found = np.full(len(names), -1, np.int64)
     known = at < len(labels)
     known[known] = labels[at[known]] == names[known]
-    gone = np.zeros(len(names), bool)
-    gone[known] = counts[known] == voxels[at[known]]
-    swallowed = np.zeros(len(names), bool)
-    swallowed[index[claims.why[taken] == SWALLOWED]] = True
-    keep = np.ones(len(claims), bool)
-    keep[taken[(gone & swallowed)[index]]] = False
-    return Settled(claims.take(keep), contested, names[gone & ~swallowed], names[gone & swallowed])
+    found[known] = values[at[known]]
+    return found
