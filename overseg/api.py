@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+#: Who names a number of workers gets it, however small the volume.
+_MANY = 1_000_000
+
 
 def plan(
     volume: Any,
@@ -107,7 +110,8 @@ def apply(
     from overseg.pipeline.planfile import read_plan
 
     data = read_plan(folder)
-    with open_executor(run, client=client, tasks_hint=_write_hint(data)) as executor:
+    hint = _MANY if run.workers else _write_hint(data)
+    with open_executor(run, client=client, tasks_hint=hint) as executor:
         result = run_apply(folder, run, executor, progress=progress)
         peak = executor.peak_rss_bytes
     return Plan(folder, data, result.units_rewritten, peak, "applied", (("apply", result.seconds),))
@@ -307,7 +311,8 @@ def _make(
     from overseg.pipeline.plan import make_plan, tasks_hint
     from overseg.pipeline.planfile import read_header, write_plan
 
-    with open_executor(run, client=client, tasks_hint=tasks_hint(volume, settings)) as executor:
+    hint = _MANY if run.workers else tasks_hint(volume, settings)
+    with open_executor(run, client=client, tasks_hint=hint) as executor:
         data = make_plan(volume, settings, executor, place, progress=progress)
         peak = executor.peak_rss_bytes
     if (place / "plan" / "plan.json").exists() and read_header(place)["plan_hash"] != data.hash:
