@@ -18,11 +18,11 @@ from overseg.pipeline.health import examine, warnings_of
 from overseg.pipeline.plandata import Fills, Merges
 from overseg.pipeline.reconcile import (
     Reconciled,
-    changed_units,
     fingerprint,
     fingerprint_text,
     from_tables,
     reconcile,
+    touched_units,
 )
 from overseg.pipeline.scan import plan_scan, plan_seams, scan_task, seam_task
 from overseg.settings import Settings
@@ -159,7 +159,7 @@ def test_labels_cut_by_the_region_are_known() -> None:
 
 
 @pytest.mark.parametrize("chunks", [(3, 12, 7), (14, 5, 30), (1, 1, 30)])
-def test_changed_units_hold_all_changes_and_little_more(
+def test_touched_units_hold_all_changes_and_little_more(
     saved: Callable[..., Volume], tmp_path: Path, chunks: tuple[int, int, int]
 ) -> None:
     array = cells()
@@ -175,11 +175,11 @@ def test_changed_units_hold_all_changes_and_little_more(
         changed[a, b, c:d] = row >= 0
     grid = vol.grid()
     needed = {unit for unit in range(grid.n) if changed[grid.box(unit)].any()}
-    found = set(changed_units(grid, [*scans, *seams], 2, merges, fills).tolist())
+    found = set(touched_units(grid, [*scans, *seams], 2, merges, fills).tolist())
     assert needed <= found
     assert len(found) < len(needed) + grid.n / 4
     nothing = Merges(merges.t[:0], old[:0], old[:0])
-    only_fills = set(changed_units(grid, scans, 2, nothing, fills).tolist())
+    only_fills = set(touched_units(grid, scans, 2, nothing, fills).tolist())
     expected = {u for u in range(grid.n) for a, b, c, d in runs if boxes_meet(grid.box(u), a, b, c, d)}
     assert only_fills == expected
 

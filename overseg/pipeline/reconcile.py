@@ -166,7 +166,7 @@ def fingerprint_text(fingerprints: Iterable[int]) -> str:
     return f"{sum(fingerprints) % 2**128:032x}"
 
 
-def changed_units(
+def touched_units(
     grid: UnitGrid, paths: Sequence[str | Path], max_gap: int, merges: Merges, fills: Fills
 ) -> Int:
     """Write units of level 0 that may hold a voxel that changes: few more than do, and all that do.
