@@ -35,7 +35,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool,
+        typer.Option("--version", metavar="", help="Print the version.", callback=_version, is_eager=True),
     ] = False,
 ) -> None:
     """Options of the program itself."""

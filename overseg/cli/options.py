@@ -22,7 +22,8 @@ def _running(help: str, metavar: str | None = None) -> Any:
 
 JSON: Group = {
     "as_json": Annotated[
-        bool | None, typer.Option("--json", help="Print one JSON object, and only that, on standard output.")
+        bool | None,
+        typer.Option("--json", metavar="", help="Print one JSON object, and only that, on standard output."),
     ],
 }
 
@@ -79,6 +80,7 @@ BREAK_LOCK: Group = {
         bool | None,
         typer.Option(
             "--break-lock",
+            metavar="",
             help="Take over the lock of a run on another host that is surely dead.",
             rich_help_panel=_RUNNING,
         ),

@@ -83,7 +83,7 @@ def correct(
         typer.Option(help="Correct a copy and leave the volume alone.", metavar="COPY"),
     ] = None,
     out: Out = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", metavar="", help="Do not ask.")] = False,
     **options: Any,
 ) -> Answer:
     """Plan and apply in one go: in place, or on a copy with --output.
@@ -127,7 +127,10 @@ def verify(plan: PlanFolder) -> Answer:
 def undo(
     target: Target,
     only_unchanged: Annotated[
-        bool, typer.Option("--only-unchanged", help="Leave units alone that someone else changed since.")
+        bool,
+        typer.Option(
+            "--only-unchanged", metavar="", help="Leave units alone that someone else changed since."
+        ),
     ] = False,
     **options: Any,
 ) -> Answer:
