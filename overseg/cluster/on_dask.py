@@ -28,6 +28,8 @@ _TICK = 0.5  # seconds between looks at the workers
 _IN_FLIGHT = 2  # units per worker: one that runs and one that waits there
 _TRIES = 3  # deaths of workers that one unit may cause
 _PATIENCE = 300.0  # seconds without any worker
+# A kernel may keep a worker from answering for long: it is not dead, and its unit must not be run beside it.
+_NEVER_IDLE = {"distributed.scheduler.worker-ttl": None, "distributed.scheduler.idle-timeout": None}
 
 
 class DaskExecutor(Executor):
@@ -260,7 +262,7 @@ def embedded(workers: int, memory: int) -> Iterator[DaskExecutor]:
     """A scheduler in this process and worker processes around it."""
     with (
         TemporaryDirectory(prefix="overseg-workers-", ignore_cleanup_errors=True) as folder,
-        dask.config.set({"temporary-directory": folder}),
+        dask.config.set({**_NEVER_IDLE, "temporary-directory": folder}),
         LocalCluster(
             n_workers=0,
             processes=True,
