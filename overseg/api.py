@@ -279,11 +279,10 @@ def load(path: str | Path) -> Plan:
         If the plan is missing, unfinished, damaged, or from a newer version.
     """
     from overseg.pipeline.planfile import read_plan
-    from overseg.pipeline.status import phase_of
 
     folder = Path(path).absolute()
     data = read_plan(folder)
-    return Plan(folder, data, phase=phase_of(folder, data))
+    return Plan(folder, data, phase=lifecycle.phase_of(data))
 
 
 def _open(volume: Any, settings: Settings) -> Volume:

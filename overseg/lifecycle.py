@@ -7,15 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from overseg import places
-from overseg.errors import InputError, PlanError
+from overseg.errors import InputError, PlanError, VolumeError
 from overseg.settings import Settings, canonical
 
 if TYPE_CHECKING:
+    from overseg.pipeline.plandata import PlanData
     from overseg.volume import Volume
     from overseg.volume.state import Entry
 
 #: In a plan folder: whose copy is being corrected, until it is, so that the same command can go on.
 _COPY = Path("run", "copy.json")
+
+
+def phase_of(plan: PlanData) -> str:
+    """How far a plan got, as its volume has it; ``planned`` if the volume is not there any more."""
+    from overseg.volume import open_volume
+    from overseg.volume.state import read_state
+
+    try:
+        volume = open_volume(plan.volume["location"])
+    except VolumeError:
+        return "planned"
+    return read_state(volume).phase(plan.hash)
 
 
 def place_for(volume: Volume, settings: Settings, out: str | Path | None) -> Path:

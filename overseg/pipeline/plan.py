@@ -171,9 +171,13 @@ def _judge(
     with clock("reconcile"):
         found = reconcile(paths, t, settings.max_gap, box, volume.shape)
         barred = found.background_like
-        rule = "paper" if settings.preset == "paper" else "default"
         candidates = find_candidates(
-            found.layers, found.pairs, found.stacked, settings.max_gap, rule=rule, excluded=barred
+            found.layers,
+            found.pairs,
+            found.stacked,
+            settings.max_gap,
+            rule=settings.preset or "default",
+            excluded=barred,
         )
         touching = touching_not_judged(found.layers, found.stacked, candidates, barred)
     with clock("score"):
