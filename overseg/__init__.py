@@ -22,7 +22,7 @@ _HOMES = {
     "convert": "overseg.volume.convert",
     "evaluate": "overseg.measure",
     "simulate": "overseg.measure",
-    "train": "overseg.model",
+    "train": "overseg.measure",
     "OversegError": "overseg.errors",
 }
 
@@ -31,8 +31,7 @@ __all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
 if TYPE_CHECKING:
     from overseg.api import apply, correct, load, plan, undo, verify
     from overseg.errors import OversegError
-    from overseg.measure import evaluate, simulate
-    from overseg.model import train
+    from overseg.measure import evaluate, simulate, train
     from overseg.result import Plan
     from overseg.show import show
     from overseg.volume.convert import convert
