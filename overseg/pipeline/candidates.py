@@ -234,7 +234,8 @@ def _links(facts: _Facts, pairs: Columns, stacked: Columns) -> _Rows:
     zero = np.zeros(len(stacked["a"]), np.int64)
     for z in ("z_min", "z_max"):
         rows = rows.plus(_splits(facts, touching | {"z": stacked[z], "gap": zero}))
-    # A link meets the thin label at its first or last layer; stacked rows then touch nowhere else.
+    # A link meets the thin label at its first or last layer; there the contacts of stacked rows are all of
+    # them, but for what slivers of the other label add.
     thin = facts.last - facts.first + 1 < facts.layers.back.shape[1]
     a_thin = thin[rows.a] & (facts.last[rows.a] == rows.z)
     b_thin = thin[rows.b] & (facts.first[rows.b] == rows.z + rows.gap + 1)
@@ -307,14 +308,18 @@ def _between(facts: _Facts, rows: _Rows, links: _Rows) -> tuple[Int, Int, Int, I
 
 def _finished(facts: _Facts, rows: _Rows, noise: dict[int, list[int]]) -> Candidates:
     labels = facts.layers.labels
+    if len(labels):
+        area_a, area_b = facts.area(rows.a, rows.z), facts.area(rows.b, rows.z + rows.gap + 1)
+    else:
+        area_a = area_b = rows.z
     return Candidates(
         a=labels[rows.a],
         b=labels[rows.b],
         z=rows.z,
         gap=rows.gap,
-        overlap=rows.overlap,
-        area_a=facts.area(rows.a, rows.z) if len(labels) else rows.z,
-        area_b=facts.area(rows.b, rows.z + rows.gap + 1) if len(labels) else rows.z,
+        overlap=np.minimum(rows.overlap, np.minimum(area_a, area_b)),
+        area_a=area_a,
+        area_b=area_b,
         hole=rows.a == rows.b,
         sliver=rows.sliver,
         noise=tuple(tuple(sorted(noise.get(i, ()))) for i in range(len(rows.a))),
