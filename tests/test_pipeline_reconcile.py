@@ -128,11 +128,15 @@ def test_merging_is_associative(seed: int) -> None:
 
 
 def test_rows_are_found_by_label_and_layer() -> None:
-    layers, _, _ = scan_array(cells(), 2)
-    rows = layers.row(layers.label, layers.z)
-    np.testing.assert_array_equal(rows, np.arange(len(rows)))
-    assert layers.row(layers.label[:1], np.array([99])).tolist() == [-1]
-    assert layers.row(layers.label[:1], np.array([-1])).tolist() == [-1]
+    rng = np.random.default_rng(0)
+    array = cells()
+    array[rng.random(array.shape) < 0.7] = 0
+    layers, _, _ = scan_array(array, 2)
+    rows = {key: i for i, key in enumerate(zip(layers.label.tolist(), layers.z.tolist(), strict=True))}
+    labels, z = rng.choice(layers.labels, 500), rng.integers(-2, 17, 500)
+    expected = [rows.get(key, -1) for key in zip(labels.tolist(), z.tolist(), strict=True)]
+    assert layers.row(labels, z).tolist() == expected
+    assert layers.row(labels[:0], z[:0]).tolist() == []
 
 
 def test_summary_and_background_like() -> None:

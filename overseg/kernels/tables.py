@@ -67,18 +67,22 @@ class LayerTable:
 
     def row(self, labels: Labels, z: Int) -> Int:
         """Rows of the pairs (label, z); -1 where the label is not in that layer."""
-        first = self.start[self.index(labels)]
-        last = self.start[self.index(labels) + 1]
-        rows = np.empty(len(labels), np.int64)
-        for i in range(len(labels)):
-            at = first[i] + np.searchsorted(self.z[first[i] : last[i]], z[i])
-            rows[i] = at if at < last[i] and self.z[at] == z[i] else -1
-        return rows
+        if not len(self.z):
+            return np.full(len(labels), -1, np.int64)
+        at = self.index(labels)
+        low, high = self.start[at], self.start[at + 1]
+        last = high
+        while (low < high).any():
+            middle = (low + high) // 2
+            below = (low < high) & (self.z[np.minimum(middle, len(self.z) - 1)] < z)
+            low, high = np.where(below, middle + 1, low), np.where(below, high, middle)
+        found = (low < last) & (self.z[np.minimum(low, len(self.z) - 1)] == z)
+        return np.where(found, low, -1)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs of faces that may belong to one cell. Row i: a's end face in layer z, b's start face in z + gap + 1.
+    """Pairs of faces that may belong to one cell: a's end face in layer z, b's start face in z + gap + 1.
 
     Attributes
     ----------
