@@ -12,6 +12,7 @@ from overseg.errors import InputError, VolumeError
 from overseg.volume.nodes import Node, describe_array, find_arrays, read_node, require_node
 from overseg.volume.ome import Dataset, Multiscale, ome_attributes, parse_multiscale
 from overseg.volume.place import Place
+from overseg.volume.units import check_dtype
 from overseg.volume.volume import Level, Triple, Volume, open_array
 
 SUFFIXES = (".ome.zarr", ".zarr", ".n5")
@@ -263,12 +264,7 @@ def _level(place: Place, path: str) -> Level:
     """Facts of one stored array, if its voxels can be labels."""
     array = open_array(place)
     dtype = np.dtype(array.dtype)
-    if dtype.kind not in "iu":
-        raise VolumeError(
-            f"the voxels are {dtype.name}, labels are whole numbers",
-            where=place.location,
-            remedy=_convert_hint(dtype),
-        )
+    check_dtype(dtype, place.location)
     if 0 in array.shape:
         raise VolumeError(
             f"the array is empty: its shape is {array.shape}",
@@ -282,14 +278,6 @@ def _level(place: Place, path: str) -> Level:
         chunk_shape=tuple(array.chunks),
         dtype=dtype.newbyteorder("="),
     )
-
-
-def _convert_hint(dtype: np.dtype[Any]) -> str:
-    if dtype.kind == "b":
-        return "a mask has no cells in it: label its connected parts first (for example scipy.ndimage.label)"
-    if dtype.kind in "fc":
-        return "save it as an integer array if every value is a whole number; an image is no label volume"
-    return "save the labels as an integer array"
 
 
 def _scaled(level: Level, scale: Triple, translation: Triple = (0.0, 0.0, 0.0)) -> Level:
@@ -307,6 +295,11 @@ def _attribute_size(node: Node) -> Triple | None:
         if isinstance(value, list) and len(value) == 3:
             return _size(value, f"{node.place.location}, attribute {key!r}", "correct the attribute")
     return None
+
+
+def check_voxel_size(value: Any) -> Triple:
+    """The caller's voxel size (z, y, x). Raises `InputError` unless it is three numbers above zero."""
+    return _size(value, "voxel_size", "give for example --voxel-size 2 0.5 0.5")
 
 
 def _size(value: Any, where: str, remedy: str) -> Triple:
@@ -327,7 +320,7 @@ def _rescaled(volume: Volume, voxel_size: Any) -> Volume:
     """The caller's voxel size at level 0, and in proportion at the others."""
     if voxel_size is None:
         return volume
-    size = _size(voxel_size, "voxel_size", "give for example --voxel-size 2 0.5 0.5")
+    size = check_voxel_size(voxel_size)
     z, y, x = (new / old for new, old in zip(size, volume.voxel_size, strict=True))
     levels = []
     for i, level in enumerate(volume.levels):

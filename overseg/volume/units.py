@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +123,20 @@ def unit_digest(data: npt.NDArray[np.integer]) -> bytes:
     hasher = xxhash.xxh3_128(head)
     hasher.update(little.reshape(-1).view(np.uint8).data)
     return hasher.digest()
+
+
+def check_dtype(dtype: np.dtype[Any], where: str) -> None:
+    """Refuse voxels of a type that labels cannot have. Raises `VolumeError`."""
+    if dtype.kind in "iu":
+        return
+    remedy = "save the labels as an integer array"
+    if dtype.kind == "b":
+        remedy = (
+            "a mask has no cells in it: label its connected parts first (for example scipy.ndimage.label)"
+        )
+    if dtype.kind in "fc":
+        remedy = "save it as an integer array if every value is a whole number; an image is no label volume"
+    raise VolumeError(f"the voxels are {dtype.name}, labels are whole numbers", where=where, remedy=remedy)
 
 
 def check_block(data: npt.NDArray[np.integer], where: str = "") -> None:
