@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +28,7 @@ _ONE_THREAD = (
     "BLOSC_NTHREADS",
     "ZARR_THREADING__MAX_WORKERS",
 )
+_PREFIX = "overseg-workers-"
 _OVER = 1.25  # times its memory a worker may take, before it is ended rather than the whole job
 
 
@@ -130,6 +136,24 @@ class Workers:
             return int(psutil.Process(pid).memory_info().rss)
         except psutil.Error:
             return 0
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder for workers; those that killed drivers left behind go as well.
+
+    A driver locks its folder as long as it lives, so nobody takes a living one's away.
+    """
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/lock"):
+        with suppress(OSError), lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with (folder / "new").open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            (folder / "new").rename(folder / "lock")  # seen by others only now that it is locked
+            yield folder
 
 
 def _environment() -> dict[str, str]:

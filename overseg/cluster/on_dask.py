@@ -8,8 +8,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
@@ -18,7 +16,7 @@ from distributed.protocol import pickle
 from distributed.utils import CancelledError, silence_logging_cmgr
 
 from overseg.cluster import limits
-from overseg.cluster.embedded import Workers
+from overseg.cluster.embedded import Workers, scratch
 from overseg.cluster.executor import Executor, Results, Unit, call
 from overseg.cluster.receipts import Receipt
 from overseg.errors import InputError, OversegError, ResourceError, TaskError
@@ -261,8 +259,8 @@ def _check_imports(client: Client) -> None:
 def embedded(workers: int, memory: int) -> Iterator[DaskExecutor]:
     """A scheduler in this process and worker processes around it."""
     with (
-        TemporaryDirectory(prefix="overseg-workers-", ignore_cleanup_errors=True) as folder,
-        dask.config.set({**_NEVER_IDLE, "temporary-directory": folder}),
+        scratch() as folder,
+        dask.config.set({**_NEVER_IDLE, "temporary-directory": str(folder)}),
         LocalCluster(
             n_workers=0,
             processes=True,
@@ -271,7 +269,7 @@ def embedded(workers: int, memory: int) -> Iterator[DaskExecutor]:
             silence_logs=logging.CRITICAL,
             scheduler_kwargs={"allowed_failures": 0, "dashboard": False},
         ) as cluster,
-        Workers(cluster.scheduler_address, workers, memory, Path(folder)) as pool,
+        Workers(cluster.scheduler_address, workers, memory, folder) as pool,
         Client(cluster, set_as_default=False) as client,
     ):
         yield DaskExecutor(client, workers, memory, pool)

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import types
@@ -18,6 +19,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from overseg.cluster import open_executor
+from overseg.cluster.embedded import scratch
 from overseg.cluster.on_dask import DaskExecutor, embedded
 from overseg.errors import InputError, ResourceError, TaskError
 from overseg.settings import RunSettings
@@ -232,7 +234,9 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
-def test_workers_die_with_their_driver(blow: signal.Signals, tmp_path: Path) -> None:
+def test_workers_die_with_their_driver(
+    blow: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     driver = start(tmp_path, 1.0)
     assert read_until(driver, 2)[0] == "once"
     workers = psutil.Process(driver.pid).children(recursive=True)
@@ -243,7 +247,11 @@ def test_workers_die_with_their_driver(blow: signal.Signals, tmp_path: Path) -> 
     assert alive == []
     if blow == signal.SIGINT:
         assert err.strip().endswith("KeyboardInterrupt")
-        assert list((tmp_path / "tmp").iterdir()) == []
+    else:  # nobody was there to clean up, until the next run
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+        with scratch() as one, scratch() as two:
+            assert {*(tmp_path / "tmp").iterdir()} == {one, two}
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_a_scheduler_that_goes_away_is_named(cluster: LocalCluster) -> None:
