@@ -253,9 +253,10 @@ def undo(
     """
     from overseg.pipeline.undo import undo as run_undo
 
-    folder = target.path if isinstance(target, Plan) else lifecycle.plan_of(target, label)
+    folder, volume = (target.path, None) if isinstance(target, Plan) else lifecycle.plan_of(target, label)
     made = load(folder)
-    result = run_undo(folder, _run_only(options), only_unchanged=only_unchanged, progress=progress)
+    run = _run_only(options)
+    result = run_undo(folder, run, only_unchanged=only_unchanged, progress=progress, volume=volume)
     return replace(
         made, rewritten=result.units_rewritten, phase="undone", seconds=(("undo", result.seconds),)
     )

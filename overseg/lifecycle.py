@@ -142,9 +142,10 @@ def copy_is_done(place: Path) -> None:
     (place / _COPY).unlink(missing_ok=True)
 
 
-def plan_of(target: Any, label: str | None) -> Path:
+def plan_of(target: Any, label: str | None) -> tuple[Path, Volume | None]:
+    """The plan that an undo means, and the volume if that is what was named: a copy is not its original."""
     if isinstance(target, str | Path) and places.is_plan(target):
-        return Path(target)
+        return Path(target), None
     from overseg.volume import open_volume
     from overseg.volume.state import read_state
 
@@ -156,4 +157,4 @@ def plan_of(target: Any, label: str | None) -> Path:
             where=volume.location,
             remedy="name the plan folder if you know of one",
         )
-    return find(last, volume)
+    return find(last, volume), volume

@@ -23,7 +23,7 @@ from overseg.pipeline.plandata import PlanData
 from overseg.pipeline.planfile import read_plan
 from overseg.pipeline.provenance import write_provenance
 from overseg.pipeline.remap import touched_units
-from overseg.pipeline.work import Job, Unit, batches, check, peak_bytes, write
+from overseg.pipeline.work import Job, Unit, batches, check, peak_bytes, sweep, write
 from overseg.volume import Volume, open_volume
 from overseg.volume.lock import Lock, locked
 from overseg.volume.state import APPLIED, APPLYING, UNDOING, UNDONE, Entry, State, read_state, write_state
@@ -151,6 +151,13 @@ def open_plan_volume(plan: PlanData, volume: Volume | None) -> Volume:
                 where=found.location,
                 remedy="apply the plan to the volume it was made for, or make a plan for this one",
             )
+    then_units = [tuple(level["unit_shape"]) for level in plan.volume["levels"][:1]]
+    if then_units not in ([], [found.levels[0].unit_shape]):
+        raise PlanError(
+            "the volume was stored anew in other chunks since the plan was made",
+            where=found.location,
+            remedy="make a new plan: it gives the same corrections",
+        )
     return found
 
 
@@ -235,14 +242,7 @@ def _all_units(plan: PlanData, volume: Volume) -> dict[int, list[int]]:
     """Touched units by level."""
     rows = (plan.units.level == 0) & plan.units.touched
     touched = np.zeros(volume.grid(0).n, bool)
-    inside = plan.units.unit[rows]
-    if len(inside) and int(inside.max()) >= len(touched):
-        raise PlanError(
-            "the volume was stored anew in other chunks since the plan was made",
-            where=volume.location,
-            remedy="make a new plan: it gives the same corrections",
-        )
-    touched[inside] = True
+    touched[plan.units.unit[rows]] = True
     units = {0: np.flatnonzero(touched).tolist()}
     for level in range(1, len(volume.levels)):
         units[level] = touched_units(volume, level, touched).tolist()
@@ -267,6 +267,8 @@ def _write(
     todo = {level: unit_list(plan, level, numbers, journal) for level, numbers in units.items()}
     check_memory(volume, executor)
     _check_range(plan, volume)
+    if entry.phase == APPLYING:
+        sweep(volume)
     done: set[int] = set()
     runs = 0
     for _, receipt in executor.run("check", check, tasks(job, {0: todo[0]}), progress=progress):

@@ -22,7 +22,7 @@ from overseg.pipeline.journal import Journal, read_journal
 from overseg.pipeline.plandata import PlanData
 from overseg.pipeline.planfile import read_plan
 from overseg.pipeline.provenance import remove_provenance
-from overseg.pipeline.work import Job, Unit, changed_error, look, no_record, put_back
+from overseg.pipeline.work import Job, Unit, changed_error, look, no_record, put_back, sweep
 from overseg.volume import Volume
 from overseg.volume.lock import Lock, locked
 from overseg.volume.state import UNDOING, UNDONE, Entry, State, read_state, write_state
@@ -150,6 +150,8 @@ class _Undo:
             level: [each for each in members if each.unit in found[level]["restore"]]
             for level, members in units.items()
         }
+        if self.entry.unfinished:
+            sweep(self.volume)
         self._set(UNDOING)
         written = 0
         for _, receipt in executor.run("undo", put_back, tasks(self.job, todo), progress=progress):

@@ -6,6 +6,8 @@ says what has to be done, so that each function may be run again at any time.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 64 << 20  # decoded; about half a second of work
 _BATCH_UNITS = 256
+_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.partial$|^\.overseg-tmp-")  # zarr's, and those of raw files
 
 
 @dataclass(frozen=True)
@@ -241,6 +244,16 @@ def changed_error(volume: Volume, level: int, units: Sequence[int]) -> ChangedEr
         where=f"{names}{more}",
         remedy="restore those voxels from a copy if the change was a mistake; if it was meant, plan again",
     )
+
+
+def sweep(volume: Volume) -> None:
+    """Remove half-written files that a killed run left in a local volume; the lock must be held."""
+    for level in range(len(volume.levels)):
+        place = volume.level_place(level)
+        for folder, _, names in os.walk(place.location) if place.local else ():
+            for name in names:
+                if _LEFTOVER.search(name):
+                    Path(folder, name).unlink(missing_ok=True)
 
 
 def no_record(journal: Path, where: str) -> PlanError:

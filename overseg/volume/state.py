@@ -159,15 +159,23 @@ def find_place(entry: Entry, volume: Volume) -> str | None:
     Returns
     -------
     str or None
-        A folder that holds a plan; whether it is the right one shows when its hash is read.
+        A folder that holds the plan of that hash.
     """
     name = os.path.basename(entry.place.rstrip(os.sep))
     above = volume.place.parent() if volume.place.local else None
     places = [entry.place] if above is None else [entry.place, os.path.join(above.location, name)]
     for place in places:
-        if os.path.isfile(os.path.join(place, "plan", "plan.json")):
+        if _hash_in(place) == entry.plan_hash:
             return place
     return None
+
+
+def _hash_in(place: str) -> str | None:
+    try:
+        with open(os.path.join(place, "plan", "plan.json"), "rb") as file:
+            return str(json.load(file)["plan_hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _damaged(where: str, why: str) -> VolumeError:

@@ -118,7 +118,7 @@ def plan_for(volume: Volume, folder: Path, merges: Merges, fills: Fills, **chang
         "dtype": str(volume.dtype),
         "voxel_size": list(volume.voxel_size),
         "fingerprint": "made by hand",
-        "levels": [],
+        "levels": [{"unit_shape": list(level.unit_shape)} for level in volume.levels],
     }
     plan = PlanData(
         hash="",

@@ -1,0 +1,1 @@
+"""Figures that the documentation quotes, made by the scripts here."""
