@@ -50,8 +50,18 @@ def test_thin_seams_do_not_hide_a_hole():
     box[1, 3, 4:12] = 0
     box[1, 7, :] = 0  # a seam of background, from edge to edge
     after, _ = filled(box)
-    assert (after[0, 3:12, 4:12] == A).all()
-    assert (after[0, 7, :3] == 0).all() and (after[0, 7, 13:] == 0).all()
+    assert (after[0, 4:12, 4:12] == A).all()
+    assert (after[0, 7, :4] == 0).all() and (after[0, 7, 12:] == 0).all()
+
+
+def test_seams_around_a_hole_stay_free():
+    box = tissue()
+    box[1] = box[0] = np.where((np.indices((16, 24)) % 9 == 3).any(axis=0), 0, W)  # cells of 8 x 8
+    box[0][FACE], box[1][FACE] = A, 0
+    box[1, 4, 4] = W
+    after, _ = filled(box)
+    assert (after[0] == A).sum() == 63
+    assert np.array_equal(after[0] == A, (box[0] == A) & (box[1] == 0))
 
 
 def test_without_a_hole_the_contour_takes_free_voxels_only():

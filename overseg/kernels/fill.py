@@ -59,7 +59,8 @@ def restore(
 
     The mask of a layer is interpolated from both faces. Where the other cells leave a hole of about that
     shape, made of background, noise, own voxels and what a neighbour has swallowed, the hole's outline wins.
-    Else the mask takes of these what it covers, and no voxel of any other label. Noise is taken whole.
+    Else the mask takes of these what it covers, and no voxel of any other label. A layer of which own
+    voxels cover three quarters is not missing. Noise is taken whole.
 
     Parameters
     ----------
@@ -90,14 +91,15 @@ def restore(
     if fill != "none":
         take[np.isin(box[1:-1], _labels(*background)) & ~mine] = FREE
         take[np.isin(box[1:-1], _labels(*noise)) & ~mine] = NOISE
+    fixed = _labels(a, b, *own, *noise, *background)
     for layer in range(gap):
-        if fill == "all":
-            fixed = _labels(a, b, *own, *noise, *background)
-            take[layer][_swallowed(box, layer, mask[layer], fixed)] = SWALLOWED
-        hole = _hole(mask[layer], (take[layer] > 0) | mine[layer], open_edges)
-        if hole is not None:
-            mask[layer] = hole
-        mask[layer] |= mine[layer]
+        if 4 * int((mine[layer] & mask[layer]).sum()) >= 3 * int(mask[layer].sum()):
+            mask[layer] = mine[layer]
+        else:
+            if fill == "all":
+                take[layer][_swallowed(box, layer, mask[layer], fixed)] = SWALLOWED
+            room = (take[layer] > 0) | mine[layer]
+            mask[layer] = _hole(mask[layer], room, open_edges) | mine[layer]
         take[layer][~mask[layer] & (take[layer] != NOISE)] = 0
     depth = np.stack([_squared_depth(one) for one in mask])
     return Restored(mask, take, depth)
@@ -134,23 +136,32 @@ def _swallowed(box: Labels, layer: int, mask: Mask, fixed: Labels) -> Mask:
     return more
 
 
-def _hole(mask: Mask, room: Mask, open_edges: Edges) -> Mask | None:
-    """The piece of `room` that has about the mask's shape and is bounded by other cells, if there is one.
+def _hole(mask: Mask, room: Mask, open_edges: Edges) -> Mask:
+    """The piece of `room` that has about the mask's shape and is bounded by other cells; else the mask.
 
-    Thin seams between cells may lead out of it: they are cut where they are one voxel wide.
+    Seams one voxel wide may lead out of it or surround it: they are cut off, and of the rim that goes with
+    them the mask keeps what it covers.
     """
     from scipy.ndimage import binary_dilation, binary_erosion
 
     for thin in (False, True):
-        core = binary_erosion(room, border_value=1) if thin else room
+        core = binary_erosion(_framed(room, open_edges))[1:-1, 1:-1] if thin else room
         piece = _piece(core, mask)
         if piece is None:
             continue
         if thin:
-            piece = binary_dilation(piece, np.ones((3, 3), bool)) & room
+            piece |= binary_dilation(piece, np.ones((3, 3), bool)) & room & mask
         if 2 * int((piece & mask).sum()) >= int((piece | mask).sum()) and _bounded(piece, open_edges):
             return piece
-    return None
+    return mask
+
+
+def _framed(room: Mask, open_edges: Edges) -> Mask:
+    """`room` in a frame: nothing beyond the volume, everything beyond the box inside it."""
+    low_y, high_y, low_x, high_x = (not is_open for is_open in open_edges)
+    framed = np.pad(room, 1)
+    framed[0], framed[-1], framed[1:-1, 0], framed[1:-1, -1] = low_y, high_y, low_x, high_x
+    return framed
 
 
 def _piece(room: Mask, mask: Mask) -> Mask | None:

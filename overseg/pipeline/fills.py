@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.fill import FREE, NOISE, SWALLOWED, Fill, restore, runs
-from overseg.kernels.tables import Candidates, Labels, LayerTable
+from overseg.kernels.tables import Candidates, Int, Labels, LayerTable
 from overseg.pipeline.decide import FILL, MERGE, Verdicts
 from overseg.pipeline.settle import Claims, concatenate, write_claims
 
@@ -79,26 +79,60 @@ def wanted_fills(candidates: Candidates, verdicts: Verdicts, layers: LayerTable)
     list of Wanted
         Ordered by place, so that neighbours come together.
     """
-    rows = np.flatnonzero(np.isin(verdicts.decision, (MERGE, FILL)) & (candidates.gap > 0))
     groups: dict[int, list[int]] = {}
     for old, new in zip(verdicts.old.tolist(), verdicts.new.tolist(), strict=True):
         groups.setdefault(new, [new]).append(old)
-    a, b, z, gap = (getattr(candidates, name)[rows] for name in ("a", "b", "z", "gap"))
+    rows, a, b, z, gap = _gaps(candidates, verdicts, layers)
     above, below = layers.row(a, z), layers.row(b, z + gap + 1)
-    roots = verdicts.root(a).tolist()
+    low_y, low_x = (np.minimum(side[above], side[below]) for side in (layers.y0, layers.x0))
+    high_y, high_x = (np.maximum(side[above], side[below]) for side in (layers.y1, layers.x1))
+    boxes = np.stack([low_y, high_y, low_x, high_x], axis=1).tolist()
+    places = zip(a.tolist(), b.tolist(), z.tolist(), gap.tolist(), strict=True)
     found = []
-    for i, row in enumerate(rows.tolist()):
-        face = (above[i], below[i])
-        box = (
-            int(layers.y0[[*face]].min()),
-            int(layers.y1[[*face]].max()),
-            int(layers.x0[[*face]].min()),
-            int(layers.x1[[*face]].max()),
-        )
-        own = tuple(sorted({*groups.get(roots[i], [roots[i]]), int(a[i]), int(b[i])}))
-        place = (int(a[i]), int(b[i]), int(z[i]), int(gap[i]))
-        found.append(Wanted(row, *place, roots[i], own, candidates.noise[row], box))
+    for row, place, root, box in zip(rows, places, verdicts.root(a).tolist(), boxes, strict=True):
+        own = tuple(sorted({*groups.get(root, []), *place[:2]}))
+        noise = tuple(sorted({label for each in row for label in candidates.noise[each]}))
+        found.append(Wanted(row[0], *place, root, own, noise, tuple(box)))
     return sorted(found, key=lambda each: (each.z // 64, each.box[0] // 256, each.box[2] // 256, each.row))
+
+
+def _gaps(
+    candidates: Candidates, verdicts: Verdicts, layers: LayerTable
+) -> tuple[list[tuple[int, ...]], Labels, Labels, Int, Int]:
+    """Accepted gaps: the candidates that make each, labels, layer and width.
+
+    Two links A-X, X-B with a label X that is thin enough to lie in a gap are one gap from A to B: X may be a
+    part of the missing masks. A row of thin labels too long for one gap is left as it is.
+    """
+    max_gap = layers.back.shape[1] - 1
+    links = np.flatnonzero(np.isin(verdicts.decision, (MERGE, FILL)))
+    a, b, z, gap = (getattr(candidates, name)[links].tolist() for name in ("a", "b", "z", "gap"))
+    first = layers.z[layers.start[:-1]][layers.index(candidates.b[links])]
+    last = layers.z[layers.start[1:] - 1][layers.index(candidates.b[links])]
+    from_face = {(a[i], z[i]): i for i in range(len(links)) if a[i] != b[i]}
+    after: dict[int, int] = {}
+    for i in range(len(links)):
+        thin = last[i] - first[i] < max_gap and first[i] == z[i] + gap[i] + 1
+        following = from_face.get((b[i], int(last[i])))
+        if thin and a[i] != b[i] and following is not None:
+            after[i] = following
+    inner = set(after.values())
+    chains: list[tuple[int, ...]] = []
+    for head in (i for i in range(len(links)) if i not in inner):
+        chain = [head]
+        while chain[-1] in after:
+            chain.append(after[chain[-1]])
+        tail = chain[-1]
+        width = z[tail] + gap[tail] - z[head]
+        chains += [tuple(chain)] if width <= max_gap else [(i,) for i in chain]
+    chains = [chain for chain in chains if z[chain[-1]] + gap[chain[-1]] > z[chain[0]]]
+    heads, tails = ([chain[end] for chain in chains] for end in (0, -1))
+    top = np.array([z[i] for i in heads], np.int64)
+    width_of = np.array([z[i] + gap[i] for i in tails], np.int64) - top
+    names_a = np.array([a[i] for i in heads], np.uint64)
+    names_b = np.array([b[i] for i in tails], np.uint64)
+    rows = [tuple(int(links[i]) for i in chain) for chain in chains]
+    return rows, names_a, names_b, top, width_of
 
 
 def fill_batches(wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,8 @@ def write_claims(path: Path, claims: Claims) -> None:
         pq.write_table(table, temporary, compression="zstd", row_group_size=1 << 14)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise StorageError(
             f"cannot write fills: {error.strerror or error}",
             where=str(path),

@@ -1,0 +1,239 @@
+"""Fills over a whole volume: independent of batches and chunks, and settled where they meet."""
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overseg.errors import StorageError
+from overseg.kernels.fill import FREE, NOISE, SWALLOWED
+from overseg.kernels.scan import scan_array
+from overseg.kernels.tables import Candidates
+from overseg.pipeline.candidates import find_candidates
+from overseg.pipeline.decide import FILL, MERGE, Verdicts
+from overseg.pipeline.fills import Reader, fill_batches, fill_task, wanted_fills
+from overseg.pipeline.settle import (
+    Claims,
+    concatenate,
+    overlapping,
+    read_claims,
+    read_depth,
+    settle,
+    write_claims,
+)
+from overseg.volume import open_volume
+
+MAX_GAP = 2
+
+
+def tissue():
+    """4 x 4 columns of cells, 9 x 9 voxels each with seams between, broken at random layers by 1 or 2."""
+    rng = np.random.default_rng(3)
+    volume = np.zeros((16, 40, 40), np.uint16)
+    truth = volume.copy()
+    for k, (i, j) in enumerate(np.ndindex(4, 4)):
+        place = (slice(1 + 10 * i, 10 + 10 * i), slice(1 + 10 * j, 10 + 10 * j))
+        upper, lower = 2 * k + 1, 2 * k + 2
+        z, gap = rng.integers(4, 9), rng.integers(1, 3)
+        truth[(slice(1, 15), *place)] = upper
+        volume[(slice(1, z + 1), *place)] = upper
+        volume[(slice(z + gap + 1, 15), *place)] = lower
+    return volume, truth
+
+
+def all_accepted(volume):
+    layers, pairs, stacked = scan_array(volume, MAX_GAP)
+    candidates = find_candidates(layers, pairs, stacked, MAX_GAP)
+    same = candidates.a == candidates.b
+    old, new = np.maximum(candidates.a, candidates.b)[~same], np.minimum(candidates.a, candidates.b)[~same]
+    order = np.argsort(old)
+    decision = np.where(same, FILL, MERGE)
+    return layers, candidates, Verdicts(decision, decision, old[order], new[order])
+
+
+def stored(tmp_path, volume, chunks, name="v"):
+    path = tmp_path / f"{name}.zarr"
+    zarr.create_array(path, shape=volume.shape, chunks=chunks, dtype=volume.dtype)[:] = volume
+    return open_volume(path)
+
+
+def apply(volume, settled, verdicts):
+    out = verdicts.root(volume.ravel().astype(np.uint64)).reshape(volume.shape)
+    fills = settled.fills
+    for z, y, x0, x1, new in zip(fills.z, fills.y, fills.x0, fills.x1, fills.new, strict=True):
+        out[z, y, x0:x1] = new
+    return out
+
+
+@pytest.mark.parametrize("chunks", [(16, 40, 40), (3, 7, 11), (1, 40, 40)])
+@pytest.mark.parametrize("size", [1, 5, 99])
+def test_a_broken_tissue_is_whole_again_however_it_is_cut(tmp_path, chunks, size):
+    volume, truth = tissue()
+    layers, candidates, verdicts = all_accepted(volume)
+    place = stored(tmp_path, volume, chunks)
+    wanted = wanted_fills(candidates, verdicts, layers)
+    assert len(wanted) == 16
+    paths = []
+    for start in range(0, len(wanted), size):
+        paths.append(tmp_path / f"{start}.parquet")
+        receipt = fill_task(place, wanted[start : start + size], (0,), "all", str(paths[-1]))
+        assert receipt["fills"] == len(wanted[start : start + size]) and not receipt["empty"]
+    voxels = np.array([np.count_nonzero(volume == label) for label in layers.labels])
+    settled = settle(paths[::-1], layers.labels, voxels)
+    assert np.array_equal(apply(volume, settled, verdicts), truth)
+    assert settled.contested == len(settled.lost) == len(settled.spared) == 0
+
+
+def test_chunks_too_large_to_keep_are_read_box_by_box(tmp_path, monkeypatch):
+    volume, _ = tissue()
+    place = stored(tmp_path, volume, (5, 16, 16))
+    box = (2, 9), (3, 30), (11, 12)
+    kept = Reader(place, 0).read(*box)
+    monkeypatch.setattr("overseg.pipeline.fills._CACHE_BYTES", 1)
+    assert np.array_equal(Reader(place, 0).read(*box), kept)
+    assert np.array_equal(kept, volume[2:9, 3:30, 11:12])
+    assert kept.dtype == np.uint64
+
+
+def test_the_cache_stays_small(tmp_path, monkeypatch):
+    volume, _ = tissue()
+    monkeypatch.setattr("overseg.pipeline.fills._CACHE_BYTES", 10 * 5 * 8 * 8 * 2)
+    reader = Reader(stored(tmp_path, volume, (5, 8, 8)), 0)
+    for start in range(0, 30, 5):
+        box = (0, 16), (start, start + 10), (0, 40)
+        assert np.array_equal(reader.read(*box), volume[:, start : start + 10])
+        assert len(reader._tiles) <= 10
+
+
+def test_a_region_is_not_left(tmp_path):
+    volume = np.zeros((5, 20, 20), np.uint8)
+    volume[:2, 5:12, 5:12], volume[3:, 5:12, 5:12] = 1, 2
+    volume[2, 4:14, 4:14] = 3
+    volume[2, 5:13, 5:12] = 0  # a hole with one row more
+    layers, candidates, verdicts = all_accepted(volume)
+    wanted = wanted_fills(candidates, verdicts, layers)
+    place = stored(tmp_path, volume, (5, 20, 20))
+    for stop, filled in ((20, 56), (12, 49)):
+        fill_task(place, wanted, (0,), "all", str(tmp_path / "c"), bounds=((0, 5), (0, stop), (0, 20)))
+        assert read_claims(tmp_path / "c").size.sum() == filled
+
+
+def test_a_part_of_a_mask_under_a_third_label_is_completed(tmp_path):
+    volume = np.zeros((7, 20, 20), np.uint16)
+    volume[:3, 5:15, 5:15], volume[4:, 5:15, 5:15], volume[3, 5:11, 5:15] = 1, 2, 3
+    layers, candidates, _ = all_accepted(volume)
+    assert candidates.gap.tolist() == [0, 0]  # two links by way of the third label
+    links = Verdicts(np.array([MERGE, MERGE]), np.array(["", ""]), *np.array([[2, 3], [1, 1]], np.uint64))
+    wanted = wanted_fills(candidates, links, layers)
+    assert [(each.a, each.b, each.z, each.gap, each.own) for each in wanted] == [(1, 2, 2, 1, (1, 2, 3))]
+    receipt = fill_task(stored(tmp_path, volume, (4, 9, 9)), wanted, (0,), "all", str(tmp_path / "c"))
+    assert receipt["free"] == 40
+    alone = Verdicts(np.array([MERGE, "keep"]), np.array(["", ""]), *np.array([[3], [1]], np.uint64))
+    assert wanted_fills(candidates, alone, layers) == []
+
+
+def test_batches_hold_all_in_order(monkeypatch):
+    volume, _ = tissue()
+    layers, candidates, verdicts = all_accepted(volume)
+    wanted = wanted_fills(candidates, verdicts, layers)
+    monkeypatch.setattr("overseg.pipeline.fills._BATCH_FILLS", 3)
+    batches = list(fill_batches(wanted))
+    assert [len(batch) for batch in batches] == [3] * 5 + [1]
+    assert [each for batch in batches for each in batch] == wanted
+    assert list(fill_batches([])) == []
+
+
+def test_nothing_accepted_wants_nothing():
+    volume, _ = tissue()
+    layers, candidates, verdicts = all_accepted(volume)
+    keep = np.full(len(candidates), "keep")
+    assert wanted_fills(candidates, Verdicts(keep, keep, verdicts.old[:0], verdicts.new[:0]), layers) == []
+    none = Candidates(*(getattr(candidates, f)[:0] for f in candidates.__dataclass_fields__))
+    assert wanted_fills(none, Verdicts(keep[:0], keep[:0], verdicts.old[:0], verdicts.new[:0]), layers) == []
+
+
+@st.composite
+def claims_of_fills(draw):
+    """Rows as fills make them: each candidate one root, its voxels once, one label and reason per row."""
+    parts = []
+    for row in range(draw(st.integers(0, 5))):
+        new = draw(st.integers(1, 3))
+        for z, y in sorted(draw(st.sets(st.tuples(st.integers(0, 1), st.integers(0, 1)), max_size=3))):
+            x0 = draw(st.integers(0, 6))
+            size = draw(st.integers(1, 5))
+            depth = draw(st.lists(st.integers(0, 4), min_size=size, max_size=size))
+            values = [[v] for v in (0, row, z, y, x0, x0 + size)]
+            parts.append(
+                Claims(*np.array(values, np.int64), np.array([new], np.uint64), np.array([50 + z], np.uint64),
+                       np.array([[FREE, NOISE][y]], np.uint8), np.array(depth, np.int64))
+            )  # fmt: skip
+    return parts
+
+
+@settings(max_examples=120, deadline=None)
+@given(claims_of_fills(), st.randoms(use_true_random=False), st.integers(1, 3), st.sampled_from([3, 1 << 20]))
+def test_settling_equals_voting_voxel_by_voxel(tmp_path_factory, parts, random, files, slab):
+    votes, labels = {}, np.array([50, 51], np.uint64)
+    for part in parts:
+        for i, x in enumerate(range(part.x0[0], part.x1[0])):
+            key = (int(part.z[0]), int(part.y[0]), x)
+            votes.setdefault(key, []).append((-int(part.depth[i]), int(part.new[0])))
+    random.shuffle(parts)
+    folder = tmp_path_factory.mktemp("claims")
+    for k in range(files):
+        write_claims(folder / str(k), concatenate(parts[k::files]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("overseg.pipeline.settle._SLAB", slab)
+        settled = settle([folder / str(k) for k in range(files)], labels, np.array([10**6, 10**6]))
+    owners = {}
+    fills = settled.fills
+    for z, y, x0, x1, new in zip(fills.z, fills.y, fills.x0, fills.x1, fills.new, strict=True):
+        for x in range(x0, x1):
+            assert (z, y, x) not in owners
+            owners[int(z), int(y), x] = int(new)
+    assert owners == {key: min(claims)[1] for key, claims in votes.items()}
+    assert settled.contested == sum(len({new for _, new in claims}) > 1 for claims in votes.values())
+    assert not overlapping(settled.claims).any()
+
+
+def row(x0, x1, new, old, why, depth=1, t=0, candidate=0):
+    values = [[v] for v in (t, candidate, 4, 7, x0, x1)]
+    return Claims(
+        *np.array(values, np.int64), np.array([new], np.uint64), np.array([old], np.uint64),
+        np.array([why], np.uint8), np.full(x1 - x0, depth, np.int64),
+    )  # fmt: skip
+
+
+def test_noise_that_is_gone_is_lost_and_neighbours_are_spared(tmp_path):
+    path = tmp_path / "c"
+    parts = [
+        row(0, 4, 1, 60, NOISE),
+        row(4, 6, 1, 61, NOISE, t=1),
+        row(6, 9, 1, 62, SWALLOWED),
+        row(9, 12, 1, 63, SWALLOWED),
+        row(12, 15, 1, 0, FREE),
+    ]
+    write_claims(path, concatenate(parts))
+    labels = np.array([60, 61, 62, 63, 61], np.uint64)
+    settled = settle([path], labels, np.array([4, 2, 4, 3, 2]), np.array([0, 0, 0, 0, 1]))
+    assert settled.lost.tolist() == [[0, 60], [1, 61]]
+    assert settled.spared.tolist() == [[0, 63]]
+    assert settled.claims.size.sum() == 4 + 2 + 3 + 3
+    assert settled.fills.x1.tolist() == [4, 9, 15, 6]
+
+
+def test_claims_come_back_from_their_file(tmp_path):
+    parts = [row(0, 4, 1, 60, NOISE, depth=3), row(2, 4, 2, 0, FREE, depth=9), row(8, 9, 2, 0, FREE)]
+    write_claims(tmp_path / "c", concatenate(parts))
+    again = read_claims(tmp_path / "c")
+    assert again.old.tolist() == [60, 0, 0] and again.size.tolist() == [4, 2, 1]
+    assert read_depth(tmp_path / "c", np.array([1, 2])).tolist() == [9, 9, 1]
+    assert overlapping(again).tolist() == [True, True, False]
+    with pytest.raises(StorageError, match="cannot write fills"):
+        write_claims(tmp_path / "c" / "d", concatenate(parts))
+
+
+def test_nothing_to_settle(tmp_path):
+    settled = settle([], np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    assert len(settled.claims) == len(settled.fills.t) == settled.contested == 0
