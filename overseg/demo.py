@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from overseg.errors import InputError, OversegError
 
@@ -40,7 +40,7 @@ def main(folder: str) -> None:
     place = _cleared(Path(folder))
     volume, truth = place / "tissue.zarr", place / "truth.zarr"
     started = time.perf_counter()
-    known = _make(volume, truth)
+    broken, known = _make(volume, truth)
     say(f"\n[bold]A generated tissue[/] of {' x '.join(map(str, SHAPE))} voxels, {volume}")
     say(
         f"  {len(known.splits)} cells were cut in two, {len(known.hard)} gaps opened between others  {_since(started)}"
@@ -48,7 +48,7 @@ def main(folder: str) -> None:
 
     import overseg
 
-    before = overseg.evaluate(volume, truth, table=known)
+    before = overseg.evaluate(volume, truth, broken=broken, table=known)
     started = time.perf_counter()
     plan = overseg.correct(volume)
     said = plan.summary()
@@ -57,7 +57,7 @@ def main(folder: str) -> None:
         f"  {said['candidates']} candidates: {said['merged']} merged, {said['kept']} kept, {said['review']} to review"
     )
     say(f"  {said['voxels_filled']:,} voxels restored, {said['units_rewritten']} write units rewritten")
-    after = overseg.evaluate(volume, truth, table=known)
+    after = overseg.evaluate(volume, truth, broken=broken, table=known)
     say("\n[bold]Against the truth[/]              before    after")
     for name, value in _MEASURES:
         say(f"  {name:30}{value(before):7.3f}  {value(after):7.3f}")
@@ -85,7 +85,7 @@ def _cleared(place: Path) -> Path:
     return place
 
 
-def _make(volume: Path, truth: Path) -> Truth:
+def _make(volume: Path, truth: Path) -> tuple[Any, Truth]:
     from overseg.measure.simulation import simulate_splits
     from overseg.measure.tissue import generate_tissue
     from overseg.volume.create import create_labels, fill
@@ -104,7 +104,7 @@ def _make(volume: Path, truth: Path) -> Truth:
             levels=2,
         )
         fill(made, lambda box, labels=labels: labels[box].astype("uint32"))
-    return known
+    return broken, known
 
 
 def _since(started: float) -> str:

@@ -98,8 +98,8 @@ def make_plan(
     model = load(settings.model_name)
     clock = _Clock()
     with clock("scan"):
-        paths, tasks = _scan(volume, settings, executor, run, progress)
-    box = _box(volume, settings)
+        paths, tasks = scan_volume(volume, settings, executor, run, progress)
+    box = box_of(volume, settings)
     judged = [
         _judge(t, paths, volume, settings, model, box, executor, run, clock, progress)
         for t in range(volume.n_times)
@@ -113,16 +113,17 @@ def make_plan(
 
 def tasks_hint(volume: Volume, settings: Settings) -> int:
     """How many workers a volume is worth."""
-    voxels = np.prod([stop - start for start, stop in _box(volume, settings)], dtype=np.float64)
+    voxels = np.prod([stop - start for start, stop in box_of(volume, settings)], dtype=np.float64)
     return int(1 + volume.n_times * voxels // _WORTH_A_WORKER)
 
 
-def _box(volume: Volume, settings: Settings) -> Box:
+def box_of(volume: Volume, settings: Settings) -> Box:
+    """Half-open voxel ranges (z, y, x) to work in."""
     z, y, x = volume.shape
     return settings.region or ((0, z), (0, y), (0, x))
 
 
-def _scan(
+def scan_volume(
     volume: Volume, settings: Settings, executor: Executor, run: Path, progress: Progress | None
 ) -> tuple[list[Path], list[scanning.ScanTask]]:
     """Tables of every task and seam; what an earlier run left and still fits is not done again."""
@@ -384,7 +385,7 @@ def _warnings(volume: Volume, settings: Settings, judged: list[_Judged], settled
             )
     if len(settled.spared):
         lines.append(
-            f"{len(settled.spared)} labels would have vanished under restored masks: nothing was taken of them."
+            f"{len(settled.spared)} labels would have vanished under restored masks: nothing was taken there."
         )
     return lines
 

@@ -1,0 +1,165 @@
+"""Show: what a plan or a volume is, what will happen, and what it costs. Nothing is changed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from overseg import places
+from overseg.settings import build
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from overseg.volume import Volume
+
+_EXAMPLES = 10
+
+#: Voxels per second that one usual core scans, and reads and writes. For estimates only.
+_SCAN_RATE = 30e6
+_WRITE_RATE = 60e6
+
+
+def show(
+    target: Any, *, progress: Callable[[str, int, int], None] | None = None, **options: Any
+) -> dict[str, Any]:
+    """What a plan will do or did, or what a volume holds and what looks odd about it.
+
+    Parameters
+    ----------
+    target : str, Path, Plan, zarr.Array or zarr.Group
+        A plan, or a volume; a volume is read once.
+    progress : callable, optional
+        Called as ``progress(step, done, total)``.
+    **options
+        Fields of `overseg.settings.Settings` and `overseg.settings.RunSettings`.
+
+    Returns
+    -------
+    dict
+        Plain JSON values.
+
+    Raises
+    ------
+    InputError
+        If the target is neither a plan nor a label volume.
+    """
+    from overseg.result import Plan
+
+    if isinstance(target, Plan):
+        return _plan(target.path)
+    if isinstance(target, str | Path) and places.is_plan(target):
+        return _plan(Path(target))
+    return _volume(target, options, progress)
+
+
+def _plan(folder: Path) -> dict[str, Any]:
+    from overseg.api import load
+
+    made = load(folder)
+    said = made.summary()
+    data = made.data
+    bytes_of_unit = np.prod(data.volume["levels"][0]["unit_shape"]) * np.dtype(data.volume["dtype"]).itemsize
+    touched = int(data.units.touched.sum())
+    runs = int(data.merges.old.size)
+    table = data.candidates
+    return {
+        "warnings": said.pop("warnings"),
+        **{name: value for name, value in said.items() if name not in ("ids_lost", "peak_rss_bytes")},
+        "ids_lost": _some(said["ids_lost"]),
+        "settings": data.settings,
+        "decisions": _reasons(table),
+        "merges": _examples(table, "merge"),
+        "fills": _examples(table, "fill"),
+        "reviews": _examples(table, "review"),
+        "labels_renamed": runs,
+        "cost": {
+            "write_units_to_rewrite": touched,
+            "decoded_bytes": int(touched * bytes_of_unit),
+            "estimated_seconds": round(touched * float(bytes_of_unit) / _WRITE_RATE / 4, 1),
+        },
+    }
+
+
+def _some(labels: list[int]) -> str:
+    """A few labels and how many more there are."""
+    named = ", ".join(map(str, labels[:_EXAMPLES])) or "none"
+    more = len(labels) - _EXAMPLES
+    return f"{named}, and {more} more" if more > 0 else named
+
+
+def _reasons(table: pa.Table) -> dict[str, int]:
+    pairs = zip(table["decision"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    counted = Counter(f"{decision}: {reason}" for decision, reason in pairs)
+    return dict(counted.most_common())
+
+
+def _examples(table: pa.Table, decision: str) -> list[str]:
+    """The first few candidates with this decision, the least certain ones first."""
+    rows = [row for row in table.to_pylist() if row["decision"] == decision]
+    rows.sort(key=lambda row: (row["p"], row["t"], row["z"], row["a"], row["b"]))
+    lines = []
+    for row in rows[:_EXAMPLES]:
+        who = f"{row['a']} and {row['b']}" if row["kind"] == "split" else f"{row['a']}"
+        at = f"layers {row['z']} and {row['z'] + row['gap'] + 1}"
+        lines.append(f"{who}, {at}, p {row['p']:.3f}")
+    if len(rows) > _EXAMPLES:
+        lines.append(f"and {len(rows) - _EXAMPLES} more, in plan/candidates.parquet")
+    return lines
+
+
+def _volume(
+    target: Any, options: dict[str, Any], progress: Callable[[str, int, int], None] | None
+) -> dict[str, Any]:
+    from overseg.cluster import open_executor
+    from overseg.pipeline.health import examine, warnings_of
+    from overseg.pipeline.plan import box_of, scan_volume, tasks_hint
+    from overseg.pipeline.reconcile import reconcile
+    from overseg.pipeline.scan import plan_scan, predicted_peak
+    from overseg.volume import describe, open_volume
+
+    settings, run = build(**options)
+    volume = open_volume(target, label=settings.label, voxel_size=settings.voxel_size)
+    settings = settings.model_copy(update={"max_gap": min(settings.max_gap, max(1, volume.shape[0] - 1))})
+    warnings, labels = [], 0
+    if volume.shape[0] > 1:
+        hint = tasks_hint(volume, settings)
+        with (
+            tempfile.TemporaryDirectory(prefix="overseg-") as folder,
+            open_executor(run, tasks_hint=hint) as executor,
+        ):
+            memory = max(map(predicted_peak, plan_scan(volume, settings, executor.memory, executor.workers)))
+            paths, _ = scan_volume(volume, settings, executor, Path(folder), progress)
+            for t in range(volume.n_times):
+                found = reconcile(paths, t, settings.max_gap, box_of(volume, settings), volume.shape)
+                labels += len(found.layers.labels)
+                warnings += warnings_of(examine(found))
+            workers = executor.workers
+    else:
+        warnings.append("The volume has one layer: there is nothing above or below to merge.")
+        memory, workers = 0, 1
+    if not volume.voxel_size_known:
+        warnings.append("The voxel size is not known: 1 1 1 is assumed. Give it with --voxel-size Z Y X.")
+    facts = describe(volume)
+    return {
+        "warnings": warnings,
+        **facts,
+        "labels": labels,
+        "plans": _past(volume),
+        "cost": {
+            "workers": workers,
+            "estimated_seconds_to_plan": round(facts["voxels"] / _SCAN_RATE / workers, 1),
+            "memory_of_a_scan_task_bytes": memory,
+        },
+    }
+
+
+def _past(volume: Volume) -> list[str]:
+    from overseg.volume.state import read_state
+
+    return [f"{entry.phase}: {entry.place}" for entry in read_state(volume).plans]
