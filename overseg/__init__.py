@@ -16,7 +16,7 @@ _HOMES = {
     "correct": "overseg.api",
     "load": "overseg.api",
     "plan": "overseg.api",
-    "show": "overseg.show",
+    "show": "overseg.views.show",
     "undo": "overseg.api",
     "verify": "overseg.api",
     "convert": "overseg.volume.convert",
@@ -26,14 +26,29 @@ _HOMES = {
     "OversegError": "overseg.errors",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
+__all__ = [
+    "OversegError",
+    "Plan",
+    "__version__",
+    "apply",
+    "convert",
+    "correct",
+    "evaluate",
+    "load",
+    "plan",
+    "show",
+    "simulate",
+    "train",
+    "undo",
+    "verify",
+]
 
 if TYPE_CHECKING:
     from overseg.api import apply, correct, load, plan, undo, verify
     from overseg.errors import OversegError
     from overseg.measure import evaluate, simulate, train
     from overseg.result import Plan
-    from overseg.show import show
+    from overseg.views.show import show
     from overseg.volume.convert import convert
 
 

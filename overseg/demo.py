@@ -41,10 +41,8 @@ def main(folder: str) -> None:
     volume, truth = place / "tissue.zarr", place / "truth.zarr"
     started = time.perf_counter()
     broken, known = _make(volume, truth)
-    say(f"\n[bold]A generated tissue[/] of {' x '.join(map(str, SHAPE))} voxels, {volume}")
-    say(
-        f"  {len(known.splits)} cells were cut in two, {len(known.hard)} gaps opened between others  {_since(started)}"
-    )
+    say(f"\n[bold]A generated tissue[/] of {' x '.join(map(str, SHAPE))} voxels, {volume}  {_since(started)}")
+    say(f"  {len(known.splits)} cells were broken, {len(known.hard)} gaps opened between different cells")
 
     import overseg
 
@@ -54,17 +52,17 @@ def main(folder: str) -> None:
     said = plan.summary()
     say(f"\n[bold]overseg correct {volume}[/]  {_since(started)}")
     say(
-        f"  {said['candidates']} candidates: {said['merged']} merged, {said['kept']} kept, {said['review']} to review"
+        f"  {said['candidates']} candidates: {said['merged']} merged, {said['filled']} filled, "
+        f"{said['kept']} kept, {said['review']} to review"
     )
     say(f"  {said['voxels_filled']:,} voxels restored, {said['units_rewritten']} write units rewritten")
     after = overseg.evaluate(volume, truth, broken=broken, table=known)
     say("\n[bold]Against the truth[/]              before    after")
     for name, value in _MEASURES:
         say(f"  {name:30}{value(before):7.3f}  {value(after):7.3f}")
-    say(f"  cells repaired                {after.splits_repaired} of {after.splits}")
-    say(
-        f"  opened gaps left alone        {after.hard_kept} of {after.hard}; wrong merges {after.merges_wrong}"
-    )
+    say(f"  broken cells repaired         {after.splits_repaired} of {after.splits}")
+    say(f"  opened gaps left alone        {after.hard_kept} of {after.hard}")
+    say(f"  merges                        {after.merges_right} right, {after.merges_wrong} wrong")
     proof = overseg.verify(plan)
     say(f"\n[bold]overseg verify {said['plan']}[/]")
     say("  only listed voxels changed" if proof.ok else "  [red]problems were found[/]")
@@ -103,7 +101,7 @@ def _make(volume: Path, truth: Path) -> tuple[Any, Truth]:
             ome=True,
             levels=2,
         )
-        fill(made, lambda box, labels=labels: labels[box].astype("uint32"))
+        fill(made, labels.astype("uint32").__getitem__)
     return broken, known
 
 
