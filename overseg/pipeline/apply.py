@@ -123,10 +123,12 @@ def apply(
         counts = {"written": 0, "voxels": 0}
         if entry.phase != APPLIED:
             counts = _write(folder, plan, volume, state, entry, lock, units, executor, progress)
-        entry = replace(entry, phase=APPLIED)
+            entry = replace(entry, phase=APPLIED, date=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+            lock.check()
+            write_state(volume, state.with_entry(entry))
         if not entry.noted:
             _note(folder, plan, volume, entry, lock)
-            write_state(volume, read_state(volume).with_entry(replace(entry, noted=True)))
+            write_state(volume, state.with_entry(replace(entry, noted=True)))
     return Result(
         plan.hash,
         volume.location,
@@ -280,8 +282,6 @@ def _write(
     counts = {"written": 0, "voxels": 0}
     for _, receipt in executor.run("write", write, tasks(job, todo), progress=progress):
         counts = {key: counts[key] + receipt[key] for key in counts}
-    lock.check()
-    write_state(volume, state.with_entry(replace(entry, phase=APPLIED)))
     return counts
 
 
@@ -292,7 +292,7 @@ def _note(folder: Path, plan: PlanData, volume: Volume, entry: Entry, lock: Lock
     fills = plan.fills
     note = {
         "version": version("overseg"),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "date": entry.date,
         "labels_merged": len(plan.merges.old),
         "voxels_filled": int((fills.x1 - fills.x0).sum()),
     }

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from overseg.errors import PlanError, StorageError
 from overseg.kernels.tables import Int
 from overseg.pipeline.planfile import sync_folder
-from overseg.pipeline.remap import ranges
+from overseg.pipeline.remap import PIECE
 
 Voxels = npt.NDArray[np.integer[Any]]
 Key = tuple[int, int]
@@ -220,15 +220,17 @@ def restore(folder: Path, image: Image, data: Voxels) -> Voxels:
         If the before-image is damaged.
     """
     result = data.copy(order="C")
-    positions, values = read_image(folder, image)
-    if len(positions) and int(positions.max()) >= result.size:
+    flat = result.reshape(-1)
+    starts, lengths, values = read_image(folder, image)
+    if values.dtype != flat.dtype or (len(starts) and int((starts + lengths).max()) > flat.size):
         raise damaged(folder / image.segment)
-    result.reshape(-1)[positions] = values.astype(result.dtype)
+    for start, length, value in zip(starts.tolist(), lengths.tolist(), values.tolist(), strict=True):
+        flat[start : start + length] = value
     return result
 
 
-def read_image(folder: Path, image: Image) -> tuple[Int, Voxels]:
-    """Flat C-order positions in the unit that were changed, and their old values. Raises `PlanError`."""
+def read_image(folder: Path, image: Image) -> tuple[Int, Int, Voxels]:
+    """What `changed_runs` gave when the unit was written. Raises `PlanError`."""
     path = folder / image.segment
     try:
         with open(path, "rb") as file:
@@ -253,19 +255,19 @@ def _pack(old: Voxels, new: Voxels) -> bytes:
     return _SIZES.pack(dtype.str.encode().ljust(4), len(starts), len(raw)) + bytes(Zstd(level=1).encode(raw))
 
 
-def _unpack(data: bytes) -> tuple[Int, Voxels]:
+def _unpack(data: bytes) -> tuple[Int, Int, Voxels]:
     from numcodecs.zstd import Zstd
 
     name, n, _ = _SIZES.unpack_from(data)
     raw = bytes(Zstd().decode(data[_SIZES.size :])) if n else b""
-    starts = np.cumsum(np.frombuffer(raw, "<i8", n))
+    starts: Int = np.cumsum(np.frombuffer(raw, "<i8", n))
     lengths = np.frombuffer(raw, "<i8", n, 8 * n)
     values = np.frombuffer(raw, np.dtype(name.decode().strip()), n, 16 * n)
-    return ranges(starts, lengths), np.repeat(values, lengths)
+    return starts, lengths, values.astype(values.dtype.newbyteorder("="))
 
 
 def changed_runs(old: Voxels, new: Voxels) -> tuple[Int, Int, Voxels]:
-    """Maximal runs of flat C-order positions that change and had one old value.
+    """Runs of flat C-order positions that change and had one old value, in order.
 
     Returns
     -------
@@ -273,14 +275,20 @@ def changed_runs(old: Voxels, new: Voxels) -> tuple[Int, Int, Voxels]:
     values : ndarray
         The old value of each run.
     """
-    flat = np.ascontiguousarray(old).reshape(-1)
-    at = np.flatnonzero(flat != np.ascontiguousarray(new).reshape(-1))
-    if len(at) == 0:
-        return at, at, flat[:0]
-    values = flat[at]
-    first = np.concatenate([[True], (np.diff(at) != 1) | (values[1:] != values[:-1])])
+    before, after = (np.ascontiguousarray(data).reshape(-1) for data in (old, new))
+    parts = [_runs(before, after, at) for at in range(0, before.size, PIECE)]
+    starts, lengths, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return starts, lengths, values
+
+
+def _runs(before: Voxels, after: Voxels, begin: int) -> tuple[Int, Int, Voxels]:
+    old = before[begin : begin + PIECE]
+    at = np.flatnonzero(old != after[begin : begin + PIECE])
+    values = old[at]
+    first = np.ones(len(at), bool)
+    first[1:] = (np.diff(at) != 1) | (values[1:] != values[:-1])
     begins = np.flatnonzero(first)
-    return at[begins], np.diff(np.append(begins, len(at))), values[begins]
+    return at[begins] + begin, np.diff(np.append(begins, len(at))), values[begins]
 
 
 def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:

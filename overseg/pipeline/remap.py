@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import PlanError
-from overseg.kernels.tables import Bool, Int
+from overseg.kernels.tables import Bool, Int, Labels
 from overseg.pipeline.plandata import Fills, Merges
 from overseg.pipeline.planfile import fills_of, merges_of
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from overseg.volume import Volume
 
 Voxels = npt.NDArray[np.integer[Any]]
+PIECE = 1 << 20  # voxels that are worked on at once, so that helper arrays stay small
 
 
 @dataclass(frozen=True)
@@ -70,52 +71,32 @@ def rewrite(block: Voxels, times: range, maps: Sequence[Int], edits: Edits) -> V
     return result
 
 
-def _relabel(voxels: Voxels, old: npt.NDArray[np.uint64], new: npt.NDArray[np.uint64]) -> None:
+def _relabel(voxels: Voxels, old: Labels, new: Labels) -> None:
     """Replace `old` (sorted) by `new` in place. Labels come in runs: only their starts are looked up."""
     fits = old <= np.uint64(np.iinfo(voxels.dtype).max)
     old, new = old[fits].astype(voxels.dtype), new[fits].astype(voxels.dtype)
-    if len(old) == 0 or voxels.size == 0:
+    if len(old) == 0:
         return
-    flat = voxels.reshape(-1)
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    values = flat[starts]
-    place = np.minimum(np.searchsorted(old, values), len(old) - 1)
-    hits = old[place] == values
-    lengths = np.diff(np.append(starts, flat.size))
-    flat[ranges(starts[hits], lengths[hits])] = np.repeat(new[place[hits]], lengths[hits])
+    whole = voxels.reshape(-1)
+    for at in range(0, whole.size, PIECE):
+        flat = whole[at : at + PIECE]
+        starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+        values = flat[starts]
+        place = np.minimum(np.searchsorted(old, values), len(old) - 1)
+        hit = old[place] == values
+        if hit.any():
+            flat[:] = np.repeat(np.where(hit, new[place], values), np.diff(np.append(starts, flat.size)))
 
 
 def _fill(voxels: Voxels, maps: Sequence[Int], fills: Fills) -> None:
     """Set in place the voxels whose level-0 voxel lies in a fill."""
-    mz, my, mx = maps
-    z0, z1 = np.searchsorted(mz, fills.z), np.searchsorted(mz, fills.z, "right")
-    y0, y1 = np.searchsorted(my, fills.y), np.searchsorted(my, fills.y, "right")
-    x0, x1 = np.searchsorted(mx, fills.x0), np.searchsorted(mx, fills.x1)
+    firsts, lasts = (fills.z, fills.y, fills.x0), (fills.z, fills.y, fills.x1 - 1)
+    z0, y0, x0 = (np.searchsorted(axis, first) for axis, first in zip(maps, firsts, strict=True))
+    z1, y1, x1 = (np.searchsorted(axis, last, "right") for axis, last in zip(maps, lasts, strict=True))
     rows = np.flatnonzero((z1 > z0) & (y1 > y0) & (x1 > x0))
-    # One run of level 0 covers a small box here: one row of it per (z, y).
-    nz, ny = (z1 - z0)[rows], (y1 - y0)[rows]
-    each = nz * ny
-    row = np.repeat(rows, each)
-    k = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
-    z = z0[row] + k // np.repeat(ny, each)
-    y = y0[row] + k % np.repeat(ny, each)
-    starts = (z * voxels.shape[1] + y) * voxels.shape[2] + x0[row]
-    lengths = (x1 - x0)[row]
-    voxels.reshape(-1)[ranges(starts, lengths)] = np.repeat(fills.new[row].astype(voxels.dtype), lengths)
-
-
-def ranges(starts: Int, lengths: Int) -> Int:
-    """All indices of the half-open ranges ``starts[i] : starts[i] + lengths[i]``, one after the other.
-
-    Examples
-    --------
-    >>> ranges(np.array([3, 10]), np.array([2, 3])).tolist()
-    [3, 4, 10, 11, 12]
-    """
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    indices: Int = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
-    return indices
+    columns = (column[rows].tolist() for column in (z0, z1, y0, y1, x0, x1, fills.new))
+    for a, b, c, d, e, f, new in zip(*columns, strict=True):
+        voxels[a:b, c:d, e:f] = new
 
 
 def axis_map(level: Any, base: Any, axis: int, start: int, stop: int) -> Int:

@@ -6,9 +6,10 @@ says what has to be done, so that each function may be run again at any time.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import ChangedError, PlanError
-from overseg.pipeline.journal import Image, Segment, changed_runs, damaged, read_journal, restore
+from overseg.pipeline.journal import Image, Journal, Segment, changed_runs, damaged, read_journal, restore
 from overseg.pipeline.remap import corrected, load_edits
 from overseg.volume import unit_digest
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 64 << 20  # decoded; about half a second of work
 _BATCH_UNITS = 256
+_BASE_BYTES = 64 << 20  # helper arrays of one piece of a unit, and the plan's merges
 _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.partial$|^\.overseg-tmp-")  # zarr's, and those of raw files
 
 
@@ -88,7 +90,9 @@ def batches(volume: Volume, level: int, units: Sequence[Unit]) -> Iterator[tuple
 def peak_bytes(volume: Volume) -> int:
     """Largest memory that a task of these needs for its voxels."""
     levels = volume.levels
-    return max(int(np.prod(level.unit_shape)) * (4 * level.dtype.itemsize + 2) for level in levels)
+    return _BASE_BYTES + max(
+        int(np.prod(level.unit_shape)) * (4 * level.dtype.itemsize + 2) for level in levels
+    )
 
 
 def check(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
@@ -107,10 +111,11 @@ def check(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
     """
     volume, done, runs = job.volume, [], 0
     edits = load_edits(job.folder, job.plan_hash, volume, level, [each.unit for each in units])
+    late = functools.cache(lambda: read_journal(Path(job.journal)))
     for each in units:
         data = volume.read_unit(each.unit, level)
         digest = unit_digest(data)
-        image = _record(job, level, each, digest)
+        image = _record(job, level, each, digest, late)
         if image is not None and digest == image.after:
             done.append(each.unit)
         elif image is None:
@@ -137,11 +142,12 @@ def write(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
     """
     volume, written, voxels = job.volume, 0, 0
     edits = load_edits(job.folder, job.plan_hash, volume, level, [each.unit for each in units])
+    late = functools.cache(lambda: read_journal(Path(job.journal)))
     with Segment(Path(job.journal), job.attempt) as segment:
         for each in units:
             old = volume.read_unit(each.unit, level)
             before = unit_digest(old)
-            image = _record(job, level, each, before)
+            image = _record(job, level, each, before, late)
             if image is not None and before == image.after:
                 segment.done(level, each.unit, image.before, image.after)
                 continue
@@ -222,14 +228,14 @@ def original(journal: Path, image: Image, data: npt.NDArray[np.integer[Any]]) ->
     return old
 
 
-def _record(job: Job, level: int, each: Unit, digest: bytes) -> Image | None:
+def _record(job: Job, level: int, each: Unit, digest: bytes, late: Callable[[], Journal]) -> Image | None:
     """The unit's before-image, if it has one. Raises `ChangedError` if its voxels are neither of the two."""
     image = each.image
     if image is None:
         if each.planned is None or digest == each.planned:
             return None
         # A worker may have written it and died before anyone was told: its journal knows.
-        image = read_journal(Path(job.journal)).images.get((level, each.unit))
+        image = late().images.get((level, each.unit))
     if image is None or digest not in (image.before, image.after):
         raise changed_error(job.volume, level, [each.unit])
     return image

@@ -35,6 +35,8 @@ class Entry:
         How far it got.
     run : str
         Names the journal of this application: undone and applied again, a plan gets a new one.
+    date : str
+        When it was applied to the end, in local time with the zone.
     noted : bool
         Provenance was written.
     """
@@ -43,6 +45,7 @@ class Entry:
     place: str
     phase: str
     run: str
+    date: str = ""
     noted: bool = False
 
     @property

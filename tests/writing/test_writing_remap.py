@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -13,7 +14,7 @@ from twins.writing import truth
 
 from overseg.pipeline.journal import Segment, changed_runs, read_image, read_journal, restore
 from overseg.pipeline.plandata import Fills, Merges, sort_fills
-from overseg.pipeline.remap import Edits, axis_map, ranges, rewrite
+from overseg.pipeline.remap import Edits, axis_map, rewrite
 
 SHAPE = (5, 6, 7)
 DTYPES = st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
@@ -95,12 +96,24 @@ def test_nearest_voxel_and_ties(n: int, size: float, factor: int, centred: bool)
     np.testing.assert_array_equal(found, distance.argmin(axis=1))  # argmin takes the first: the smaller index
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=8))
-@settings(max_examples=40, deadline=None)
-def test_ranges(pairs: list[tuple[int, int]]) -> None:
-    starts, lengths = (np.array([pair[i] for pair in pairs], np.int64) for i in (0, 1))
-    expected = [at for start, length in pairs for at in range(start, start + length)]
-    assert ranges(starts, lengths).tolist() == expected
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> list[int]:
+    """All positions of the runs."""
+    return [at for start, length in zip(starts, lengths, strict=True) for at in range(start, start + length)]
+
+
+def test_large_units_are_worked_on_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("remap", "journal"):
+        monkeypatch.setattr(f"overseg.pipeline.{module}.PIECE", 7)
+    volume = np.random.default_rng(0).integers(0, 6, SHAPE).astype(np.uint16)
+    zero = np.zeros(3, np.int64)
+    merges = Merges(zero, np.array([2, 4, 5], np.uint64), np.array([1, 3, 3], np.uint64))
+    fills = Fills(*[zero[:0]] * 5, new=merges.new[:0])
+    maps = [np.arange(n) for n in SHAPE]
+    found = rewrite(volume[None], range(1), maps, Edits(merges, fills))[0]
+    np.testing.assert_array_equal(found, truth(volume, merges, fills))
+    starts, lengths, values = changed_runs(volume, found)
+    np.testing.assert_array_equal(ranges(starts, lengths), np.flatnonzero(volume != found))
+    np.testing.assert_array_equal(np.repeat(values, lengths), volume[volume != found])
 
 
 @settings(max_examples=30, deadline=None)
@@ -118,10 +131,9 @@ def test_the_journal_gives_back_what_was(tmp_path_factory: object, data: st.Data
     assert journal.lost() == []
     for unit, (old, new) in enumerate(pairs):
         np.testing.assert_array_equal(restore(folder, journal.images[1, unit], new), old)
-        positions, values = read_image(folder, journal.images[1, unit])
-        np.testing.assert_array_equal(positions, np.flatnonzero(old != new))
-        np.testing.assert_array_equal(values, old[old != new])
-        assert changed_runs(old, new)[1].sum() == len(positions)
+        starts, lengths, values = read_image(folder, journal.images[1, unit])
+        np.testing.assert_array_equal(ranges(starts, lengths), np.flatnonzero(old != new))
+        np.testing.assert_array_equal(np.repeat(values, lengths), old[old != new])
 
 
 def test_touching_runs_of_one_label_are_one() -> None:
