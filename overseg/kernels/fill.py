@@ -60,7 +60,7 @@ def restore(
     The mask of a layer is interpolated from both faces. Where the other cells leave a hole of about that
     shape, made of background, noise, own voxels and what a neighbour has swallowed, the hole's outline wins.
     Else the mask takes of these what it covers, and no voxel of any other label. A layer of which own
-    voxels cover three quarters is not missing. Noise is taken whole.
+    voxels cover seven eighths is not missing. Noise is taken whole.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def restore(
         take[np.isin(box[1:-1], _labels(*noise)) & ~mine] = NOISE
     fixed = _labels(a, b, *own, *noise, *background)
     for layer in range(gap):
-        if 4 * int((mine[layer] & mask[layer]).sum()) >= 3 * int(mask[layer].sum()):
+        if 8 * int((mine[layer] & mask[layer]).sum()) >= 7 * int(mask[layer].sum()):
             mask[layer] = mine[layer]
         else:
             if fill == "all":
