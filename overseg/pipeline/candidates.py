@@ -6,7 +6,7 @@ rows or flip of the volume can change which candidates there are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,46 +26,74 @@ _REMAINS = 4
 
 @dataclass(frozen=True)
 class _Facts:
-    """The layer table with what the rule asks for often."""
+    """The layer table with what the rule asks for often.
+
+    Attributes
+    ----------
+    first, last, largest : ndarray of int64, shape (m,)
+        First and last layer of each label, and the area of its largest layer.
+    usable : ndarray of bool, shape (m,)
+        May be a candidate.
+    member, keys : ndarray of int64, shape (n,)
+        Label of each row as a position in `layers.labels`, and label and layer in one number.
+    span : int
+        Layers are below this.
+    end, start : ndarray of int8, shape (lags + 1, n)
+        Whether the row is a face when so many lags below (above) it are looked at: -1 if not, 1 if that
+        passes over slivers, else 0.
+    """
 
     layers: LayerTable
     first: Int
     last: Int
     largest: Int
     usable: Bool
+    member: Int
     keys: Int
     span: int
+    end: npt.NDArray[np.int8]
+    start: npt.NDArray[np.int8]
 
     @classmethod
     def of(cls, layers: LayerTable, excluded: npt.NDArray[np.uint64]) -> _Facts:
         start = layers.start
-        if not len(layers.labels):
-            empty = np.zeros(0, np.int64)
-            return cls(layers, empty, empty, empty, np.zeros(0, bool), empty, 1)
-        span = int(layers.z.max()) + 1
+        span = int(layers.z.max(initial=0)) + 1
         member = np.repeat(np.arange(len(layers.labels)), np.diff(start))
         return cls(
             layers,
             first=layers.z[start[:-1]],
             last=layers.z[start[1:] - 1],
-            largest=np.maximum.reduceat(layers.area, start[:-1]),
+            largest=np.maximum.reduceat(layers.area, start[:-1]) if len(layers.labels) else layers.area,
             usable=~layers.too_large & ~np.isin(layers.labels, excluded),
+            member=member,
             keys=member * span + layers.z,
             span=span,
+            end=_ends(layers, member, +1),
+            start=_ends(layers, member, -1),
         )
 
-    def area(self, member: Int, z: Int) -> Int:
-        return self._value(self.layers.area, member, z)
+    @property
+    def ends(self) -> Bool:
+        """Rows that are end faces at some lag."""
+        return np.asarray((self.end >= 0).any(axis=0), bool)
 
-    def back(self, member: Int, z: Int, lag: int) -> Int:
-        return self._value(self.layers.back[:, lag - 1], member, z)
+    @property
+    def starts(self) -> Bool:
+        """Rows that are start faces at some lag."""
+        return np.asarray((self.start >= 0).any(axis=0), bool)
 
-    def _value(self, column: Int, member: Int, z: Int) -> Int:
-        """Values of the rows (label, z), 0 where the label is not in that layer."""
+    def row(self, member: Int, z: Int) -> Int:
+        """Rows of the labels in these layers; -1 where a label is not in its layer."""
+        if not len(self.keys):
+            return np.full(len(member), -1, np.int64)
         key = member * self.span + z
         at = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
-        there = (z >= 0) & (z < self.span) & (self.keys[at] == key)
-        return np.where(there, column[at], 0)
+        return np.where((z >= 0) & (z < self.span) & (self.keys[at] == key), at, -1)
+
+    def area(self, member: Int, z: Int) -> Int:
+        """Areas of the labels in these layers, 0 where a label is not in its layer."""
+        row = self.row(member, z)
+        return np.where(row >= 0, self.layers.area[row], 0) if len(self.keys) else row
 
 
 @dataclass(frozen=True)
@@ -131,14 +159,16 @@ def find_candidates(
     Candidates
         Sorted by (a, b, z, gap).
     """
-    barred = np.asarray(excluded, np.uint64).reshape(-1)
-    facts = _Facts.of(layers, barred)
-    if not len(layers.labels):
-        return _finished(facts, _no_rows(), {})
+    facts = _Facts.of(layers, np.asarray(excluded, np.uint64).reshape(-1))
+    facing = _facing(facts, pairs)
     if rule == "paper":
-        return _finished(facts, _paper(facts, _splits(facts, pairs)), {})
-    rows = _faces(facts, _splits(facts, pairs).plus(_holes(facts, max_gap)))
-    return _with_chains(facts, rows.in_order(), _links(facts, pairs, stacked), max_gap)
+        return _finished(facts, _paper(facts, facing), {})
+    rows = _faces(facts, facing).plus(_holes(facts, max_gap))
+    touching: Columns = {"a": stacked["a"], "b": stacked["b"], "overlap": stacked["n"]}
+    touching["gap"] = np.zeros(len(stacked["n"]), np.int64)
+    contacts = [_facing(facts, touching | {"z": stacked[z]}) for z in ("z_min", "z_max")]
+    links = _thin(facts, facing.plus(contacts[0]).plus(contacts[1]))
+    return _with_chains(facts, rows.in_order(), links, max_gap)
 
 
 def touching_not_judged(
@@ -178,48 +208,64 @@ def _no_rows() -> _Rows:
     return _Rows(none, none, none, none, none, np.zeros(0, bool))
 
 
-def _splits(facts: _Facts, pairs: Columns) -> _Rows:
-    a, b = facts.layers.index(pairs["a"]), facts.layers.index(pairs["b"])
-    z, gap, overlap = (pairs[name].astype(np.int64) for name in ("z", "gap", "overlap"))
-    rows = _Rows(a, b, z, gap, overlap, np.zeros(len(a), bool))
-    return rows.take(facts.usable[a] & facts.usable[b])
-
-
-def _holes(facts: _Facts, max_gap: int) -> _Rows:
-    rows = _no_rows()
-    member = np.repeat(np.arange(len(facts.layers.labels)), np.diff(facts.layers.start))
-    for gap in range(1, max_gap + 1):
-        overlap = facts.layers.back[:, gap]
-        at = np.flatnonzero((overlap > 0) & facts.usable[member])
-        who, z = member[at], facts.layers.z[at] - gap - 1
-        rows = rows.plus(_Rows(who, who, z, np.full(len(at), gap), overlap[at], np.zeros(len(at), bool)))
-    return rows
-
-
-def _faces(facts: _Facts, rows: _Rows) -> _Rows:
-    """The rows of which a's layer is an end face and b's a start face."""
-    end, end_sliver = _end_face(facts, rows, rows.a, rows.z, +1)
-    start, start_sliver = _end_face(facts, rows, rows.b, rows.z + rows.gap + 1, -1)
-    return _Rows(rows.a, rows.b, rows.z, rows.gap, rows.overlap, end_sliver | start_sliver).take(end & start)
-
-
-def _end_face(facts: _Facts, rows: _Rows, member: Int, z: Int, step: int) -> tuple[Bool, Bool]:
-    """Whether each label ends at its face, looking along `step`, and whether that passes over slivers.
+def _ends(layers: LayerTable, member: Int, step: int) -> npt.NDArray[np.int8]:
+    """Where labels end, looking along `step`; see `_Facts`.
 
     Nowhere may more than a sliver remain. Without slivers nothing goes on at any lag; with them, nothing goes
     on beyond the last one, and at least one layer lies there.
     """
-    area = facts.area(member, z)
-    ends = area > 0
-    slivers = np.zeros(len(z), np.int64)
-    lags = np.where(rows.a == rows.b, rows.gap, rows.gap + 1)
-    for lag in range(1, facts.layers.back.shape[1] + 1):
-        asked = lag <= lags
-        ends &= ~asked | (_REMAINS * facts.area(member, z + step * lag) < area)
-        later = np.maximum(z, z + step * lag)
-        goes_on = _GOES_ON * facts.back(member, later, lag) >= area
-        slivers = np.where(asked & goes_on, lag, slivers)
-    return ends & (slivers < lags), slivers > 0
+    n, lags = layers.back.shape
+    ends = np.full((lags + 1, n), -1, np.int8)
+    face = np.ones(n, bool)
+    slivers = np.zeros(n, np.int8)
+    for lag in range(1, lags + 1):
+        remains, goes_on = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        for distance in range(1, min(lag, n - 1) + 1):
+            # Rows of a label lie together in order of z: the one `lag` layers on is at most `lag` rows away.
+            above, below = slice(None, n - distance), slice(distance, None)
+            met = (member[above] == member[below]) & (layers.z[below] - layers.z[above] == lag)
+            here, there = (above, below) if step > 0 else (below, above)
+            remains[here][met] = layers.area[there][met]
+            goes_on[here][met] = layers.back[below, lag - 1][met]
+        face &= _REMAINS * remains < layers.area
+        slivers[_GOES_ON * goes_on >= layers.area] = lag
+        ends[lag, face & (slivers < lag)] = 0
+        ends[lag, face & (slivers < lag) & (slivers > 0)] = 1
+    return ends
+
+
+def _facing(facts: _Facts, pairs: Columns) -> _Rows:
+    """The pairs of usable labels of which a's layer is an end face and b's a start face, at some lag."""
+    z, gap = pairs["z"].astype(np.int64), pairs["gap"].astype(np.int64)
+    a = facts.layers.index(pairs["a"])
+    row = facts.row(a, z)
+    kept = np.flatnonzero(facts.usable[a] & facts.ends[row])
+    a, z, gap = a[kept], z[kept], gap[kept]
+    b = facts.layers.index(pairs["b"][kept])
+    row = facts.row(b, z + gap + 1)
+    rows = _Rows(a, b, z, gap, pairs["overlap"][kept].astype(np.int64), np.zeros(len(kept), bool))
+    return rows.take(facts.usable[b] & facts.starts[row])
+
+
+def _holes(facts: _Facts, max_gap: int) -> _Rows:
+    """Gaps between two layers of one label."""
+    rows = _no_rows()
+    for gap in range(1, max_gap + 1):
+        overlap = facts.layers.back[:, gap]
+        lower = np.flatnonzero((overlap > 0) & facts.usable[facts.member] & (facts.start[gap] >= 0))
+        who, z = facts.member[lower], facts.layers.z[lower] - gap - 1
+        end, start = facts.end[gap, facts.row(who, z)], facts.start[gap, lower]
+        found = _Rows(who, who, z, np.full(len(lower), gap), overlap[lower], (end > 0) | (start > 0))
+        rows = rows.plus(found.take(end >= 0))
+    return rows
+
+
+def _faces(facts: _Facts, rows: _Rows) -> _Rows:
+    """The rows of which both layers are faces at the lags of their gap."""
+    rows = rows.take(rows.gap > 0)
+    end = facts.end[rows.gap + 1, facts.row(rows.a, rows.z)]
+    start = facts.start[rows.gap + 1, facts.row(rows.b, rows.z + rows.gap + 1)]
+    return replace(rows, sliver=(end > 0) | (start > 0)).take((end >= 0) & (start >= 0))
 
 
 def _paper(facts: _Facts, rows: _Rows) -> _Rows:
@@ -227,15 +273,11 @@ def _paper(facts: _Facts, rows: _Rows) -> _Rows:
     return rows.take(wanted).in_order()
 
 
-def _links(facts: _Facts, pairs: Columns, stacked: Columns) -> _Rows:
-    """Facing layers of any two labels of which one is thin, touching ones too: what may lie in a gap."""
-    touching: Columns = {"a": stacked["a"], "b": stacked["b"], "overlap": stacked["n"]}
-    rows = _splits(facts, pairs)
-    zero = np.zeros(len(stacked["a"]), np.int64)
-    for z in ("z_min", "z_max"):
-        rows = rows.plus(_splits(facts, touching | {"z": stacked[z], "gap": zero}))
-    # A link meets the thin label at its first or last layer; there the contacts of stacked rows are all of
-    # them, but for what slivers of the other label add.
+def _thin(facts: _Facts, rows: _Rows) -> _Rows:
+    """The rows of which one label may lie in a gap, met at its first or last layer: chains and noise.
+
+    There the contacts of stacked labels are all of them, but for what slivers of the other label add.
+    """
     thin = facts.last - facts.first + 1 < facts.layers.back.shape[1]
     a_thin = thin[rows.a] & (facts.last[rows.a] == rows.z)
     b_thin = thin[rows.b] & (facts.first[rows.b] == rows.z + rows.gap + 1)
@@ -308,10 +350,7 @@ def _between(facts: _Facts, rows: _Rows, links: _Rows) -> tuple[Int, Int, Int, I
 
 def _finished(facts: _Facts, rows: _Rows, noise: dict[int, list[int]]) -> Candidates:
     labels = facts.layers.labels
-    if len(labels):
-        area_a, area_b = facts.area(rows.a, rows.z), facts.area(rows.b, rows.z + rows.gap + 1)
-    else:
-        area_a = area_b = rows.z
+    area_a, area_b = facts.area(rows.a, rows.z), facts.area(rows.b, rows.z + rows.gap + 1)
     return Candidates(
         a=labels[rows.a],
         b=labels[rows.b],
