@@ -6,16 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
-from overseg.cli import text
+from overseg.cli import pages, text
 from overseg.cli.command import Answer, command
-from overseg.cli.options import LABEL, VOXEL_SIZE
+from overseg.cli.options import BACKGROUND, LABEL, RUNNING, VOXEL_SIZE
 
 _PANEL = "Look and convert"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this page."""
-    command(app, _PANEL, "overseg show cells.zarr\noverseg show cells.overseg", LABEL, VOXEL_SIZE)(show)
+    command(
+        app,
+        _PANEL,
+        "overseg show cells.zarr\noverseg show cells.overseg",
+        VOXEL_SIZE,
+        BACKGROUND,
+        LABEL,
+        RUNNING,
+    )(show)
     command(
         app,
         _PANEL,
@@ -30,22 +38,26 @@ def show(
     **options: Any,
 ) -> Answer:
     """Say what a plan or a volume is, what will happen, and what looks odd."""
-    from overseg.show import show
+    from overseg.cluster.progress import open_progress
+    from overseg.views.show import show
 
-    said = dict(show(target, **options))
-    rest = {name: value for name, value in said.items() if name != "warnings"}
-    return Answer(said, text.warning_lines(said.get("warnings") or ()) + text.facts(rest))
+    with open_progress() as progress:
+        said = show(target, progress=progress, **options)
+    return Answer(said, pages.plan(said) if "plan_hash" in said else pages.volume(said))
 
 
 def convert(
     source: Annotated[str, typer.Argument(help="TIFF, HDF5, npy, npz or Zarr.", metavar="IN")],
-    destination: Annotated[str, typer.Argument(help="A new file or Zarr, by its ending.", metavar="OUT")],
+    destination: Annotated[
+        str, typer.Argument(help="A new .ome.zarr, .zarr, .tif, .ome.tif, .h5, .npy or .npz.", metavar="OUT")
+    ],
     **options: Any,
 ) -> Answer:
     """Turn TIFF, HDF5, npy or npz labels into Zarr or OME-Zarr, and back."""
-    from overseg.cluster.progress import open_progress
     from overseg.volume.convert import convert
 
-    with open_progress() as progress:
-        said = convert(source, destination, progress=progress, **options).summary()
-    return Answer(said, text.facts(said))
+    said = convert(source, destination, **options)
+    lost = [] if said["voxel_size_kept"] else [f"{said['format']} files keep no voxel size: note it down"]
+    following = text.steps(("look at it", text.line("show", said["output"])))
+    zarr = following if "zarr" in said["format"] else []
+    return Answer(said, text.warning_lines(lost) + text.facts(said) + zarr)

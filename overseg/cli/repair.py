@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overseg.cli import text
+from overseg.cli import pages, text
 from overseg.cli.command import Answer, command
 from overseg.cli.options import BREAK_LOCK, CONFIG, LABEL, RUNNING, SEMANTIC
 
 if TYPE_CHECKING:
-    from overseg.result import Plan
+    from overseg.pipeline.result import Plan
 
 _PANEL = "Correct"
+_DAMAGED = "The volume is not what the plan says: someone or something else wrote to it."
 
 Volume = Annotated[str, typer.Argument(help="A Zarr array or OME-Zarr group: path or URL.", metavar="VOLUME")]
 PlanFolder = Annotated[str, typer.Argument(help="A plan folder, NAME.overseg.", metavar="PLAN")]
@@ -63,7 +64,7 @@ def plan(volume: Volume, out: Out = None, **options: Any) -> Answer:
         ("look at it", text.line("show", made.path)),
         ("write it into the volume", text.line("apply", made.path)),
     )
-    return Answer(said, text.plan_lines(said, planned=True) + following)
+    return Answer(said, pages.numbers(said, planned=True) + following)
 
 
 def apply(plan: PlanFolder, **options: Any) -> Answer:
@@ -116,12 +117,7 @@ def verify(plan: PlanFolder) -> Answer:
     with open_progress() as progress:
         found = api.verify(plan, progress=progress)
     said = {**asdict(found), "problems": [asdict(problem) for problem in found.problems]}
-    verdict = (
-        "Only listed voxels changed, each as planned."
-        if found.ok
-        else "The volume is not what the plan says."
-    )
-    return Answer(said, [*text.facts(said), "", verdict], code=0 if found.ok else 1)
+    return Answer(said, pages.verification(plan, found), code=0 if found.ok else 1)
 
 
 def undo(
@@ -145,21 +141,17 @@ def undo(
         f"volume  {said['volume']}",
         f"plan    {said['plan']}",
         "",
-        f"Undone: {said['units_rewritten']:,} write units restored.",
+        f"Undone; write units restored: {said['units_rewritten']:,}",
     ]
     return Answer(said, lines + text.steps(("to apply it again", text.line("apply", done.path))))
 
 
 def _corrected(done: Plan) -> Answer:
     said = done.summary()
-    following = text.steps(
-        ("prove that only these voxels changed", text.line("verify", done.path)),
-        ("undo", text.line("undo", done.path)),
-    )
-    return Answer(said, text.plan_lines(said, planned=False) + following)
+    return Answer(said, pages.numbers(said, planned=False) + pages.following("applied", done.path))
 
 
 def _confirm(made: Plan) -> bool:
-    typer.echo("\n".join(text.plan_lines(made.summary(), planned=True)), err=True)
+    typer.echo("\n".join(pages.numbers(made.summary(), planned=True)), err=True)
     typer.echo("", err=True)
     return typer.confirm("Change the volume in place? (It can be undone.)", err=True)

@@ -9,30 +9,9 @@ from typing import Any
 
 import typer
 
+_INITIALS = {"ap", "id", "iou", "ome", "voi"}
+
 Rows = Iterable[tuple[str, Any, str]]
-
-
-def plan_lines(said: Mapping[str, Any], planned: bool) -> list[str]:
-    """A plan in numbers: what will be done (`planned`), or what was."""
-    rows = [
-        ("cells", said.get("cells"), ""),
-        ("candidates", said.get("candidates"), _stages(said.get("decided_by_stage"))),
-        ("to merge" if planned else "merged", said.get("merged"), ""),
-        ("kept apart", said.get("kept"), ""),
-        ("to review", said.get("review"), "left alone" if said.get("review") else ""),
-        ("touching, not judged", said.get("touching_not_judged"), ""),
-        ("voxels to fill" if planned else "voxels filled", said.get("voxels_filled"), ""),
-        ("write units", said.get("units_total"), _units(said, planned)),
-        ("time", span(sum(dict(said.get("seconds") or {}).values())), _steps(said.get("seconds"))),
-        ("memory", size(said.get("peak_rss_bytes") or 0), "largest process"),
-    ]
-    return [
-        *warning_lines(said.get("warnings") or ()),
-        f"volume  {said.get('volume')}",
-        f"plan    {said.get('plan')}  ({str(said.get('plan_hash'))[:12]})",
-        "",
-        *table(rows),
-    ]
 
 
 def warning_lines(warnings: Iterable[str]) -> list[str]:
@@ -132,19 +111,5 @@ def _nested(value: Any) -> bool:
 
 
 def _name(key: object) -> str:
-    return str(key).replace("_", " ")
-
-
-def _stages(stages: Mapping[str, int] | None) -> str:
-    if not stages:
-        return ""
-    return "decided by " + ", ".join(f"{name} {count:,}" for name, count in stages.items() if count)
-
-
-def _units(said: Mapping[str, Any], planned: bool) -> str:
-    touched = said.get("units_touched") if planned else said.get("units_rewritten")
-    return "" if touched is None else f"{touched:,} {'to be rewritten' if planned else 'rewritten'}"
-
-
-def _steps(seconds: Mapping[str, float] | None) -> str:
-    return ", ".join(f"{name} {span(taken)}" for name, taken in (seconds or {}).items())
+    words = str(key).removeprefix("n_").split("_")
+    return " ".join(word.upper() if word in _INITIALS else word for word in words)

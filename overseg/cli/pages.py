@@ -1,0 +1,166 @@
+"""What plans, volumes and verifications look like to people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from overseg.cli.text import facts, line, number, size, span, steps, table, warning_lines
+
+if TYPE_CHECKING:
+    from overseg.pipeline.verify import Verification
+
+_DAMAGED = "The volume is not what the plan says: something else wrote to it, or it is damaged."
+_NEXT = {
+    "planned": (("write it into the volume", "apply"),),
+    "applying": (("go on", "apply"), ("go back", "undo")),
+    "applied": (("prove that only these voxels changed", "verify"), ("undo", "undo")),
+    "undoing": (("go on", "undo"),),
+    "undone": (("write it into the volume again", "apply"),),
+}
+
+
+def numbers(said: Mapping[str, Any], planned: bool) -> list[str]:
+    """A plan in numbers: what will be done (`planned`), or what was."""
+    seconds = said.get("seconds") or {}
+    peak = said.get("peak_rss_bytes")
+    rows = [
+        ("cells", said.get("cells"), ""),
+        ("candidates", said.get("candidates"), _stages(said.get("decided_by_stage"))),
+        ("to merge" if planned else "merged", said.get("merged"), ""),
+        (
+            "gaps to fill in one label" if planned else "gaps filled in one label",
+            said.get("filled") or None,
+            "",
+        ),
+        ("kept apart", said.get("kept"), ""),
+        ("to review", said.get("review"), "left alone" if said.get("review") else ""),
+        ("touching, not judged", said.get("touching_not_judged"), ""),
+        ("voxels to fill" if planned else "voxels filled", said.get("voxels_filled"), ""),
+        ("write units", said.get("units_total"), _units(said, planned)),
+        ("time", span(sum(seconds.values())), _steps(seconds)),
+        ("memory", size(peak) if peak else None, "largest process"),
+    ]
+    return [
+        *warning_lines(said.get("warnings") or ()),
+        f"volume  {said.get('volume')}",
+        f"plan    {said.get('plan')}  ({str(said.get('plan_hash'))[:12]})",
+        "",
+        *table(rows),
+    ]
+
+
+def following(phase: str, place: object) -> list[str]:
+    """What can be done with a plan in this phase."""
+    return steps(*((purpose, line(name, place)) for purpose, name in _NEXT[phase]))
+
+
+def plan(said: Mapping[str, Any]) -> list[str]:
+    """A plan: its numbers, the reasons, the doubtful ones first, and what to do next."""
+    phase = str(said["phase"])
+    to_come = phase in ("planned", "undone")
+    cost = said["cost"]
+    return [
+        *numbers({**said, "units_rewritten": None}, to_come),
+        "",
+        f"phase: {phase}",
+        *_listed("decided", table((reason, count, "") for reason, count in said["decisions"].items())),
+        *_listed("merges, the least certain first", _indented(said["merges"])),
+        *_listed("gaps filled in one label, the least certain first", _indented(said["fills"])),
+        *_listed("to review, left alone", _indented(said["reviews"])),
+        *_listed("labels lost in merges and fills", _indented([said["ids_lost"]])),
+        *_listed("settings", facts(said["settings"], 2)),
+        *_listed(
+            "cost of writing",
+            [
+                f"  {number(cost['write_units_to_rewrite'])} write units, "
+                f"{size(cost['decoded_bytes'])} decoded, about {span(cost['estimated_seconds'])}"
+            ],
+        ),
+        *following(phase, said["plan"]),
+    ]
+
+
+def volume(said: Mapping[str, Any]) -> list[str]:
+    """A volume: what it holds, what looks odd, what was done to it, what a plan would cost."""
+    unit = f" {said['unit']}" if said["unit"] else ""
+    form = f"Zarr {said['zarr_format']}" + (
+        f", OME-Zarr {said['ome_version']}" if said["ome_version"] else ""
+    )
+    cost = said["cost"]
+    per_task = size(cost["memory_of_a_scan_task_bytes"])
+    facts_of_it = {
+        "format": f"{form}, axes {' '.join(said['axes'])}, {said['dtype']}",
+        "shape": f"{number(said['shape'])}, {said['voxels']:,} voxels, {size(said['bytes'])}",
+        "times": said["n_times"] if said["n_times"] > 1 else None,
+        "voxel size": number(said["voxel_size"])
+        + unit
+        + ("" if said["voxel_size_known"] else " (not known)"),
+        "write units": f"{said['units']:,} of {size(said['unit_bytes'])} decoded",
+        "labels": said["labels"],
+        "a plan takes": f"about {span(cost['estimated_seconds_to_plan'])} with workers: {cost['workers']}, "
+        f"{per_task} each",
+    }
+    return [
+        *warning_lines(said["warnings"]),
+        f"volume  {said['location']}",
+        "",
+        *facts(facts_of_it, 2),
+        *_listed("levels", [_level(level) for level in said["levels"]]),
+        *_listed("plans, the last one last", _indented(said["plans"])),
+        *steps(("find split cells, changing nothing", line("plan", said["location"]))),
+    ]
+
+
+def verification(folder: str, found: Verification) -> list[str]:
+    """What was checked, each problem, and the verdict."""
+    rows = [
+        ("write units checked", found.units_checked, ""),
+        ("changed by the plan", found.units_changed, ""),
+        ("problems", found.n_problems, ""),
+        ("time", span(found.seconds), ""),
+    ]
+    good = "Only listed voxels changed, each as planned." if found.units_changed else "Nothing is changed."
+    return [
+        f"volume  {found.location}",
+        f"plan    {folder}  ({found.plan_hash[:12]}, {found.phase})",
+        "",
+        *table(rows),
+        *_listed("problems", _indented([str(problem) for problem in found.problems])),
+        "",
+        good if found.ok else _DAMAGED,
+    ]
+
+
+def _level(level: Mapping[str, Any]) -> str:
+    shard = f", shards {number(level['shard'])}" if level["shard"] else ""
+    codecs = ", ".join(map(str, level["codecs"])) or "not compressed"
+    chunks = f"chunks {number(level['chunk'])}{shard}"
+    return f"  {level['path'] or '.'}: {number(level['shape'])}, {chunks}, {codecs}"
+
+
+def _listed(title: str, lines: list[str]) -> list[str]:
+    return ["", title, *lines] if lines else []
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {text}" for text in lines]
+
+
+def _stages(stages: Mapping[str, int] | None) -> str:
+    if not stages:
+        return ""
+    return "decided by " + ", ".join(f"{name} {count:,}" for name, count in stages.items() if count)
+
+
+def _units(said: Mapping[str, Any], planned: bool) -> str:
+    rewritten, touched = said.get("units_rewritten"), said.get("units_touched")
+    if planned or rewritten is None:
+        return (
+            "" if touched is None else f"{touched:,} to be rewritten" if planned else f"{touched:,} touched"
+        )
+    return f"{rewritten:,} rewritten"
+
+
+def _steps(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {span(taken)}" for name, taken in seconds.items() if taken >= 0.05)
