@@ -46,7 +46,7 @@ class Wanted:
     root : int
         The label that taken voxels get.
     own : tuple of int
-        All labels that become `root`.
+        The labels that become `root` and may be met in the gap.
     noise : tuple of int
         Labels in the gap that are absorbed.
     box : tuple of int
@@ -79,9 +79,7 @@ def wanted_fills(candidates: Candidates, verdicts: Verdicts, layers: LayerTable)
     list of Wanted
         Ordered by place, so that neighbours come together.
     """
-    groups: dict[int, list[int]] = {}
-    for old, new in zip(verdicts.old.tolist(), verdicts.new.tolist(), strict=True):
-        groups.setdefault(new, [new]).append(old)
+    groups = _groups(verdicts, layers)
     rows, a, b, z, gap = _gaps(candidates, verdicts, layers)
     above, below = layers.row(a, z), layers.row(b, z + gap + 1)
     low_y, low_x = (np.minimum(side[above], side[below]) for side in (layers.y0, layers.x0))
@@ -90,10 +88,24 @@ def wanted_fills(candidates: Candidates, verdicts: Verdicts, layers: LayerTable)
     places = zip(a.tolist(), b.tolist(), z.tolist(), gap.tolist(), strict=True)
     found = []
     for row, place, root, box in zip(rows, places, verdicts.root(a).tolist(), boxes, strict=True):
-        own = tuple(sorted({*groups.get(root, []), *place[:2]}))
+        top, bottom = place[2], place[2] + place[3]
+        inside = [label for label, first, last in groups.get(root, ()) if first <= bottom and last > top]
+        own = tuple(sorted({*inside, *place[:2]}))
         noise = tuple(sorted({label for each in row for label in candidates.noise[each]}))
         found.append(Wanted(row[0], *place, root, own, noise, tuple(box)))
     return sorted(found, key=lambda each: (each.z // 64, each.box[0] // 256, each.box[2] // 256, each.row))
+
+
+def _groups(verdicts: Verdicts, layers: LayerTable) -> dict[int, list[tuple[int, int, int]]]:
+    """Members of every merged group by its root, with their first and last layers."""
+    labels = np.concatenate([verdicts.old, np.unique(verdicts.new)])
+    roots = np.concatenate([verdicts.new, np.unique(verdicts.new)])
+    at = layers.index(labels)
+    first, last = layers.z[layers.start[at]], layers.z[layers.start[at + 1] - 1]
+    groups: dict[int, list[tuple[int, int, int]]] = {}
+    for root, *member in zip(*(part.tolist() for part in (roots, labels, first, last)), strict=True):
+        groups.setdefault(root, []).append((member[0], member[1], member[2]))
+    return groups
 
 
 def _gaps(
