@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Plan": "overseg.result",
+    "Plan": "overseg.pipeline.result",
     "apply": "overseg.api",
     "correct": "overseg.api",
-    "load": "overseg.api",
+    "load": "overseg.pipeline.lifecycle",
     "plan": "overseg.api",
     "show": "overseg.views.show",
     "undo": "overseg.api",
@@ -44,10 +44,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from overseg.api import apply, correct, load, plan, undo, verify
+    from overseg.api import apply, correct, plan, undo, verify
     from overseg.errors import OversegError
     from overseg.measure import evaluate, simulate, train
-    from overseg.result import Plan
+    from overseg.pipeline.lifecycle import load
+    from overseg.pipeline.result import Plan
     from overseg.views.show import show
     from overseg.volume.convert import convert
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overseg import lifecycle, places
 from overseg.errors import InputError, VolumeError
-from overseg.result import Plan
+from overseg.pipeline import lifecycle, places
+from overseg.pipeline.result import Plan
 from overseg.settings import RunSettings, Settings, build, canonical
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def correct(
         opened = lifecycle.copy_of(opened, target, copy_place, settings)
     started = lifecycle.started(opened)
     if started is not None:
-        made = load(started)
+        made = lifecycle.load(started)
     else:
         lifecycle.refuse_unfinished(opened)
         opened.check_writable()
@@ -254,36 +254,12 @@ def undo(
     from overseg.pipeline.undo import undo as run_undo
 
     folder, volume = (target.path, None) if isinstance(target, Plan) else lifecycle.plan_of(target, label)
-    made = load(folder)
+    made = lifecycle.load(folder)
     run = _run_only(options)
     result = run_undo(folder, run, only_unchanged=only_unchanged, progress=progress, volume=volume)
     return replace(
         made, rewritten=result.units_rewritten, phase="undone", seconds=(("undo", result.seconds),)
     )
-
-
-def load(path: str | Path) -> Plan:
-    """Read a finished plan from its folder.
-
-    Parameters
-    ----------
-    path : str or Path
-        The plan folder.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    PlanError
-        If the plan is missing, unfinished, damaged, or from a newer version.
-    """
-    from overseg.pipeline.planfile import read_plan
-
-    folder = Path(path).absolute()
-    data = read_plan(folder)
-    return Plan(folder, data, phase=lifecycle.phase_of(data))
 
 
 def _open(volume: Any, settings: Settings) -> Volume:
@@ -333,7 +309,7 @@ def _already(volume: Volume, settings: Settings) -> Plan | None:
     last = read_state(volume).last
     if last is None or last.phase != "applied" or find_place(last, volume) is None:
         return None
-    made = load(lifecycle.find(last, volume))
+    made = lifecycle.load(lifecycle.find(last, volume))
     if made.data.settings != canonical(settings) or not verify(made).ok:
         return None
     return made

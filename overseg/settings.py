@@ -1,4 +1,4 @@
-"""What users type, checked once: the same models serve the command line, the config file, the API and provenance."""
+"""What users type, checked once: one set of models for command line, config file, API and provenance."""
 
 from __future__ import annotations
 

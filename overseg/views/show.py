@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overseg import places
+from overseg.pipeline import places
 from overseg.settings import build
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def show(
     InputError
         If the target is neither a plan nor a label volume.
     """
-    from overseg.result import Plan
+    from overseg.pipeline.result import Plan
 
     if isinstance(target, Plan):
         return _plan(target.path)
@@ -59,7 +59,7 @@ def show(
 
 
 def _plan(folder: Path) -> dict[str, Any]:
-    from overseg.api import load
+    from overseg.pipeline.lifecycle import load
 
     made = load(folder)
     said = made.summary()

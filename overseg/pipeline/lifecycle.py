@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from overseg import places
 from overseg.errors import InputError, PlanError, VolumeError
+from overseg.pipeline import places
+from overseg.pipeline.result import Plan
 from overseg.settings import Settings, canonical
 
 if TYPE_CHECKING:
@@ -17,6 +18,30 @@ if TYPE_CHECKING:
 
 #: In a plan folder: whose copy is being corrected, until it is, so that the same command can go on.
 _COPY = Path("run", "copy.json")
+
+
+def load(path: str | Path) -> Plan:
+    """Read a finished plan from its folder.
+
+    Parameters
+    ----------
+    path : str or Path
+        The plan folder.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    PlanError
+        If the plan is missing, unfinished, damaged, or from a newer version.
+    """
+    from overseg.pipeline.planfile import read_plan
+
+    folder = Path(path).absolute()
+    data = read_plan(folder)
+    return Plan(folder, data, phase=phase_of(data))
 
 
 def phase_of(plan: PlanData) -> str:

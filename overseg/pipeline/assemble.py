@@ -1,0 +1,211 @@
+"""Put a plan together: tables, counts and warnings, and the hash that names it all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from overseg.kernels.tables import Candidates
+from overseg.pipeline.decide import Verdicts
+from overseg.pipeline.health import examine, warnings_of
+from overseg.pipeline.plandata import Fills, Merges, PlanData, Units, compute_plan_hash
+from overseg.pipeline.reconcile import Reconciled, fingerprint_text, touched_units
+from overseg.pipeline.scantables import ScanFile
+from overseg.pipeline.score import Scores
+from overseg.pipeline.settle import Settled
+from overseg.settings import Settings, canonical
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from overseg.model import Model
+    from overseg.volume import Volume
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One time point, up to the decisions.
+
+    Attributes
+    ----------
+    t : int
+        Time point.
+    found : Reconciled
+    candidates : Candidates
+    scores : Scores
+    verdicts : Verdicts
+    touching : int
+        Flat contacts that nobody judged.
+    """
+
+    t: int
+    found: Reconciled
+    candidates: Candidates
+    scores: Scores
+    verdicts: Verdicts
+    touching: int
+
+
+def put_together(
+    volume: Volume,
+    settings: Settings,
+    model: Model,
+    judged: list[Judged],
+    settled: Settled,
+    scanned: list[Path],
+    seconds: dict[str, float],
+) -> PlanData:
+    """The plan as values.
+
+    Parameters
+    ----------
+    volume : Volume
+    settings : Settings
+    model : Model
+        As used.
+    judged : list of Judged
+        All time points.
+    settled : Settled
+        Fills of all time points.
+    scanned : list of Path
+        Files of the scan tasks, which hold the digests of all units that were read.
+    seconds : dict
+        By step; kept as it is.
+
+    Returns
+    -------
+    PlanData
+    """
+    claims, plain = settled.claims, canonical(settings)
+    merges, table = _merges(judged), _table(judged)
+    fills = Fills(claims.t, claims.z, claims.y, claims.x0, claims.x1, claims.new)
+    units = _units(volume, settings, scanned, merges, fills)
+    mark = fingerprint_text(each.found.fingerprint for each in judged)
+    return PlanData(
+        hash=compute_plan_hash(
+            plain, model.digest, volume.shape, volume.voxel_size, mark, table, merges, fills
+        ),
+        settings=plain,
+        model=model.digest,
+        volume=_facts(volume, mark),
+        counts=_counts(judged, settled, units),
+        seconds=seconds,
+        warnings=_warnings(volume, judged, settled),
+        candidates=table,
+        merges=merges,
+        fills=fills,
+        units=units,
+        partial=settings.region is not None,
+    )
+
+
+def _merges(judged: list[Judged]) -> Merges:
+    return Merges(
+        np.concatenate([np.full(len(each.verdicts.old), each.t, np.int64) for each in judged]),
+        np.concatenate([each.verdicts.old for each in judged]),
+        np.concatenate([each.verdicts.new for each in judged]),
+    )
+
+
+def _units(volume: Volume, settings: Settings, paths: list[Path], merges: Merges, fills: Fills) -> Units:
+
+    digests: dict[int, bytes] = {}
+    for path in paths:
+        digests.update(ScanFile(path, settings.max_gap + 1).digests())
+    numbers = np.array(sorted(digests), np.int64)
+    changing = touched_units(volume.grid(0), paths, settings.max_gap, merges, fills)
+    raw = b"".join(digests[number] for number in numbers.tolist())
+    return Units(
+        level=np.zeros(len(numbers), np.int64),
+        unit=numbers,
+        digest=np.frombuffer(raw, np.uint8).reshape(-1, 16),
+        touched=np.isin(numbers, changing),
+    )
+
+
+def _table(judged: list[Judged]) -> pa.Table:
+    """All candidates with features, probability, decision and reason."""
+    import pyarrow as pa
+
+    parts = []
+    for each in judged:
+        c = each.candidates
+        columns: dict[str, Any] = {
+            "t": np.full(len(c), each.t, np.int64),
+            **{name: getattr(c, name) for name in ("a", "b", "z", "gap", "overlap")},
+            "kind": pa.array(np.where(c.hole, "hole", "split").tolist(), pa.string()),
+            "area_a": c.area_a,
+            "area_b": c.area_b,
+            **each.scores.features,
+            "p": each.scores.p,
+            "stage": pa.array(each.scores.stage.tolist(), pa.string()),
+            "decision": pa.array(each.verdicts.decision.tolist(), pa.string()),
+            "reason": pa.array(each.verdicts.reason.tolist(), pa.string()),
+        }
+        parts.append(pa.table(columns))
+    return pa.concat_tables(parts, promote_options="default")
+
+
+def _facts(volume: Volume, mark: str) -> dict[str, Any]:
+    return {
+        "location": volume.location,
+        "name": volume.name,
+        "axes": list(volume.axes),
+        "shape": list(volume.shape),
+        "times": volume.n_times,
+        "dtype": str(volume.dtype),
+        "voxel_size": list(volume.voxel_size),
+        "fingerprint": mark,
+        "levels": [
+            {"path": level.path, "shape": list(level.shape), "unit_shape": list(level.unit_shape)}
+            for level in volume.levels
+        ],
+    }
+
+
+def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, Any]:
+    decisions = np.concatenate([each.verdicts.decision for each in judged])
+    stages = np.concatenate([each.scores.stage for each in judged])
+    claims = settled.claims
+    return {
+        "cells": int(sum(len(each.found.layers.labels) for each in judged)),
+        "candidates": len(decisions),
+        "decided_by_stage": {str(name): int((stages == name).sum()) for name in np.unique(stages)},
+        "merged": int((decisions == "merge").sum()),
+        "filled": int((decisions == "fill").sum()),
+        "kept": int((decisions == "keep").sum()),
+        "review": int((decisions == "review").sum()),
+        "touching_not_judged": sum(each.touching for each in judged),
+        "voxels_filled": int((claims.x1 - claims.x0).sum()),
+        "voxels_contested": int(settled.contested),
+        "ids_lost": [int(label) for _, label in settled.lost.tolist()],
+        "units_total": len(units.unit),
+        "units_touched": int(units.touched.sum()),
+    }
+
+
+def _warnings(volume: Volume, judged: list[Judged], settled: Settled) -> list[str]:
+    lines = []
+    if not volume.voxel_size_known:
+        lines.append("The voxel size is not known: 1 1 1 is assumed. Give it with --voxel-size Z Y X.")
+    for each in judged:
+        at = f"Time {each.t}: " if volume.n_times > 1 else ""
+        labels = len(each.found.layers.labels)
+        if labels < 2:
+            held = "only background" if labels == 0 else "only one label"
+            lines.append(f"{at}The volume holds {held}: there is nothing to merge.")
+        lines += [f"{at}{line}" for line in warnings_of(examine(each.found))]
+        strange = int(each.scores.out_of_range.sum())
+        if strange > 20 and 2 * strange > len(each.candidates):
+            lines.append(
+                f"{at}{strange} of {len(each.candidates)} candidates lie far outside what the model was "
+                "trained on: review them, or train a model on a few labelled stacks (overseg train)."
+            )
+    if len(settled.spared):
+        lines.append(
+            f"{len(settled.spared)} labels would have vanished under restored masks: nothing was taken there."
+        )
+    return lines
