@@ -68,11 +68,10 @@ def group(columns: Mapping[str, Column], key: Sequence[str]) -> Columns:
     dict of ndarray, shape (m,)
         The same columns, one row per key.
     """
-    n = len(columns[key[0]])
-    if n == 0:
+    if _is_in_order(columns, key):
         return dict(columns)
     order = np.lexsort([columns[name] for name in reversed(key)])
-    new = np.zeros(n, bool)
+    new = np.zeros(len(order), bool)
     new[0] = True
     for name in key:
         values = columns[name][order]
@@ -82,6 +81,17 @@ def group(columns: Mapping[str, Column], key: Sequence[str]) -> Columns:
         name: values[order][at] if name in key else _HOW.get(name, np.add).reduceat(values[order], at)
         for name, values in columns.items()
     }
+
+
+def _is_in_order(columns: Mapping[str, Column], key: Sequence[str]) -> bool:
+    """Whether each row's key is above that of the row before."""
+    undecided = np.ones(max(len(columns[key[0]]) - 1, 0), bool)
+    for name in key:
+        before, after = columns[name][:-1], columns[name][1:]
+        if (undecided & (after < before)).any():
+            return False
+        undecided &= after == before
+    return not undecided.any()
 
 
 def merge_tables(tables: Sequence[ScanTables]) -> ScanTables:
@@ -163,9 +173,7 @@ def layer_table(layers: Columns) -> LayerTable:
     area = layers["area"]
     about = moved(layers, -y0[member], -x0[member])
     lags = sum(name.startswith("back_") for name in layers)
-    back: Int = (
-        np.stack([layers[f"back_{d}"] for d in range(1, lags + 1)], axis=1) if lags else np.zeros((0, 0))
-    )
+    back = np.stack([layers[f"back_{d}"] for d in range(1, lags + 1)], axis=1)
     return LayerTable(
         label=label,
         z=layers["z"],

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from overseg.kernels.hashing import sum_of_hashes
 from overseg.kernels.reduce import (
     Columns,
     ScanTables,
@@ -146,19 +147,9 @@ def fingerprint(tables: ScanTables, t: int = 0) -> int:
     int
         0 .. 2^128 - 1; fingerprints of several time points add up modulo 2^128.
     """
-    total = 0
-    for seed, table in enumerate(TABLES):
-        columns: Columns = getattr(tables, table)
-        for half in range(2):
-            n = len(next(iter(columns.values())))
-            start = (t * len(TABLES) + seed) * 2 + half
-            mixed = _mix(np.full(n, start, np.uint64))
-            for values in columns.values():
-                mixed = _mix(mixed ^ values.view(np.uint64))
-            # Sums of 32-bit halves cannot overflow for fewer than 2^32 rows.
-            low, high = mixed & np.uint64(2**32 - 1), mixed >> np.uint64(32)
-            total += (int(low.sum()) + (int(high.sum()) << 32)) << (64 * half)
-    return total % 2**128
+    tables_by_name: list[Columns] = [getattr(tables, table) for table in TABLES]
+    sums = (sum_of_hashes(columns.values(), t * len(TABLES) + i) for i, columns in enumerate(tables_by_name))
+    return sum(sums) % 2**128
 
 
 def fingerprint_text(fingerprints: Iterable[int]) -> str:
@@ -254,11 +245,3 @@ def _cut(layers: LayerTable, summary: Summary, box: Box, shape: tuple[int, int, 
     inside = np.array([[lo > 0, hi < n] for (lo, hi), n in zip(box, shape, strict=True)]).reshape(6)
     cut: Labels = layers.labels[(_faces(summary, box) & inside).any(axis=1)]
     return cut
-
-
-def _mix(values: Labels) -> Labels:
-    """One step of splitmix64 (Steele, Lea and Flood 2014)."""
-    mixed = values + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)), np.uint64)
