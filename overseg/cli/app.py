@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from overseg.cli import data, learning, repair
-from overseg.cli.command import GOES_ON, Terminated, on_sigterm, this_command
+from overseg.cli.command import GOES_ON, Stopped, on_signals, this_command
 
 app = typer.Typer(
     help="Find and repair oversegmented cells in 3D label volumes.",
@@ -46,9 +46,9 @@ def main() -> None:
     """Run the program; the entry point of the console script."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' notes to programmers; what users need is in the answer
-    on_sigterm()
+    on_signals()
     try:
         app()
-    except KeyboardInterrupt as error:  # before or after a command proper
+    except Stopped as stopped:  # before or after a command proper
         typer.echo(f"stopped. {GOES_ON}\n  {this_command()}", err=True)
-        raise SystemExit(143 if isinstance(error, Terminated) else 130) from None
+        raise SystemExit(stopped.code) from None

@@ -42,8 +42,15 @@ class Answer:
     code: int = 0
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: the batch system wants the job to end, and gives it a moment to do so cleanly."""
+class Stopped(BaseException):
+    """Ctrl-C, or the batch system's SIGTERM: a moment is left to end cleanly.
+
+    No `KeyboardInterrupt`, which the parser of the command line would answer without a word.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(number)
+        self.code = 128 + number
 
 
 def command(
@@ -122,10 +129,10 @@ def _failures(as_json: bool) -> Iterator[None]:
         yield
     except (typer.Exit, BrokenPipeError):
         raise
-    except (KeyboardInterrupt, typer.Abort) as error:
-        code = 143 if isinstance(error, Terminated) else 130
+    except (KeyboardInterrupt, typer.Abort, Stopped) as error:
+        stopped = error if isinstance(error, Stopped) else Stopped()
         _explain(as_json, "stopped", None, f"{GOES_ON}\n          {this_command()}")
-        raise typer.Exit(code) from None
+        raise typer.Exit(stopped.code) from None
     except OversegError as error:
         _explain(as_json, error.what, error.where, error.remedy)
         raise typer.Exit(1) from None
@@ -170,10 +177,12 @@ def this_command() -> str:
     return shlex.join(["overseg", *sys.argv[1:]])
 
 
-def on_sigterm() -> None:
-    """Make SIGTERM end the run as cleanly as Ctrl-C does."""
+def on_signals() -> None:
+    """Let Ctrl-C and SIGTERM raise `Stopped`, unless they are ignored (as in the background of a shell)."""
 
     def stop(number: int, frame: object) -> None:
-        raise Terminated
+        raise Stopped(number)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
