@@ -10,7 +10,7 @@ from pathlib import Path
 
 from overseg.errors import InputError
 from overseg.volume.faults import storage
-from overseg.volume.files import TEMPORARY, Files
+from overseg.volume.files import TEMPORARY, Files, is_leftover
 from overseg.volume.nodes import require_node
 from overseg.volume.ome import ome_attributes
 from overseg.volume.open import COPYING, LABELS_HINT
@@ -52,7 +52,9 @@ def copy_volume(volume: Volume, destination: str | os.PathLike[str], progress: P
     source, target = volume.place, Place.of(destination)
     _check_apart(source, target)
     _claim(source, target)
-    keys = [key for key in source.files.list() if ".overseg" not in key.split("/")]
+    keys = [
+        key for key in source.files.list() if ".overseg" not in key.split("/")
+    ]  # nor what killed writes left
     # the node's own metadata come last: without them nobody takes the copy for a volume
     keys.sort(key=lambda key: "/" not in key)
     _remove_others(target, set(keys))
@@ -115,7 +117,7 @@ def _remove_others(target: Place, keys: set[str]) -> None:
         if key not in keys and key != COPYING:
             target.files.delete(key)
     if target.local:
-        for left in Path(target.location).rglob(f"{TEMPORARY}*"):
+        for left in filter(lambda path: is_leftover(path.name), Path(target.location).rglob("*")):
             left.unlink(missing_ok=True)
 
 

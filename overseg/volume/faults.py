@@ -45,8 +45,16 @@ def storage(what: str, where: str, secrets: tuple[str, ...] = ()) -> Iterator[No
 def storage_error(what: str, where: str, error: BaseException, secrets: tuple[str, ...] = ()) -> StorageError:
     """The error of a store that refused to read or write."""
     error = error.cause if isinstance(error, Refusal) else error
+    if isinstance(error, NotImplementedError):
+        return StorageError(
+            f"{what}: this kind of address can only be read",
+            where=where,
+            remedy="work on a copy (`--output COPY`)",
+        )
     number = error.errno if isinstance(error, OSError) else None
-    remedy = _REMEDIES.get(number, _DEFAULT) if number is not None else _DEFAULT
+    if number is None and isinstance(error, PermissionError):  # object stores give no number
+        number = errno.EACCES
+    remedy = _DEFAULT if number is None else _REMEDIES.get(number, _DEFAULT)
     return StorageError(f"{what}: {reason(error, secrets)}", where=where, remedy=remedy)
 
 

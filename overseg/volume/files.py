@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,13 @@ from overseg.errors import MissingPackageError
 from overseg.volume.faults import storage
 
 TEMPORARY = ".overseg-tmp-"
+_LEFTOVER = re.compile(r"\.overseg-tmp-|\.[0-9a-f]{32}\.partial$")  # ours, and zarr's
 Keys = list[str]  # inside the classes `list` is a method
+
+
+def is_leftover(key: str) -> bool:
+    """A temporary file of a write that was killed: no part of the volume."""
+    return _LEFTOVER.search(key) is not None
 
 
 class Files(ABC):
@@ -42,6 +49,10 @@ class Files(ABC):
     @abstractmethod
     def children(self, prefix: str = "") -> Keys:
         """Names of the folders directly under the folder `prefix`, sorted. Raises `StorageError`."""
+
+    @abstractmethod
+    def sweep(self, prefix: str = "") -> int:
+        """Remove what killed writes left directly in the folder `prefix`; how many. Only under the lock."""
 
     @abstractmethod
     def stamp(self, key: str) -> str | None:
@@ -115,7 +126,7 @@ class LocalFiles(Files):
             for folder, names in _walk(top):
                 inside = os.path.relpath(folder, self.root).replace(os.sep, "/")
                 keys += [
-                    name if inside == "." else f"{inside}/{name}" for name in names if TEMPORARY not in name
+                    name if inside == "." else f"{inside}/{name}" for name in names if not is_leftover(name)
                 ]
         return sorted(keys)
 
@@ -127,6 +138,18 @@ class LocalFiles(Files):
                     return sorted(entry.name for entry in entries if entry.is_dir())
             except (FileNotFoundError, NotADirectoryError):
                 return []
+
+    def sweep(self, prefix: str = "") -> int:
+        path = self._path(prefix.rstrip("/"))
+        with storage("cannot clean the folder", path):
+            try:
+                with os.scandir(path) as entries:
+                    left = [entry.path for entry in entries if is_leftover(entry.name)]
+            except (FileNotFoundError, NotADirectoryError):
+                return 0
+            for file in left:
+                os.unlink(file)
+            return len(left)
 
     def stamp(self, key: str) -> str | None:
         path = self._path(key)
@@ -268,7 +291,7 @@ class RemoteFiles(Files):
             except FileNotFoundError:
                 return []
             start = len(top.rstrip("/")) + 1
-            return sorted(name[start:] for name in found if TEMPORARY not in name)
+            return sorted(name[start:] for name in found if not is_leftover(name))
 
     def children(self, prefix: str = "") -> Keys:
         with storage("cannot list the objects", self._where(prefix), self._secrets):
@@ -280,6 +303,9 @@ class RemoteFiles(Files):
                 return []
             folders = [entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory"]
             return sorted(name.rsplit("/", 1)[-1] for name in folders)
+
+    def sweep(self, prefix: str = "") -> int:
+        return 0  # an object is written by one request, whole or not at all
 
     def stamp(self, key: str) -> str | None:
         with storage("cannot look at the object", self._where(key), self._secrets):

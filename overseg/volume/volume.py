@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -233,6 +233,18 @@ class Volume:
         """
         return self.level_place(level).files.stamp(self.unit_key(unit, level))
 
+    def sweep(self, units: Iterable[int], level: int = 0) -> int:
+        """Remove temporary files that killed writes left beside these units. Only under the volume's lock.
+
+        Returns
+        -------
+        int
+            How many were removed.
+        """
+        files = self.level_place(level).files
+        folders = {self.unit_key(unit, level).rpartition("/")[0] for unit in units}
+        return sum(files.sweep(folder) for folder in sorted(folders))
+
     def unit_key(self, unit: int, level: int = 0) -> str:
         """Key of a unit's stored bytes below the level's array."""
         return str(self._array(level).metadata.encode_chunk_key(self.grid(level).coords(unit)))
@@ -254,30 +266,27 @@ class Volume:
         )
 
     def check_writable(self) -> None:
-        """Prove that every level can be written, with a probe file that is removed again.
+        """Prove that the group and every level can be written, with a probe file that is removed again.
 
         Raises
         ------
         StorageError
             If the store is read-only, or permission is missing.
         """
-        for level in range(len(self.levels)):
-            place = self.level_place(level)
+        places = [self.place, *(self.level_place(level) for level in range(len(self.levels)))]
+        for place in dict.fromkeys(places):
             if place.local and not os.access(place.location, os.W_OK | os.X_OK):
                 raise storage_error(
                     "the volume cannot be written", place.location, PermissionError(13, "Permission denied")
                 )
             probe = f"{TEMPORARY}probe-{uuid.uuid4().hex}"
-            with storage("the volume cannot be written", place.location, place.secrets):
-                try:
-                    place.files.write(probe, b"")
-                    place.files.delete(probe)
-                except StorageError as error:
-                    raise StorageError(
-                        f"the volume cannot be written: {error.what}",
-                        where=place.location,
-                        remedy=error.remedy,
-                    ) from None
+            try:
+                place.files.write(probe, b"")
+                place.files.delete(probe)
+            except StorageError as error:
+                raise StorageError(
+                    f"the volume cannot be written: {error.what}", where=place.location, remedy=error.remedy
+                ) from None
 
     def _exists(self, unit: int, level: int) -> bool:
         return self.level_place(level).files.stamp(self.unit_key(unit, level)) != "absent"

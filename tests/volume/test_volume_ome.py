@@ -25,7 +25,9 @@ def tissue(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 900, SHAPE).astype(np.uint32)
 
 
-def save(path: Path, zarr_format: int, label: str | None = "cells", **options: Any) -> Volume:
+def save(
+    path: Path, zarr_format: int, label: str | None = "cells", *, voxels: bool = True, **options: Any
+) -> Volume:
     vol = create_labels(
         path,
         options.pop("shape", SHAPE),
@@ -39,7 +41,7 @@ def save(path: Path, zarr_format: int, label: str | None = "cells", **options: A
         levels=2,
         **options,
     )
-    for t in range(vol.n_times):
+    for t in range(vol.n_times if voxels else 0):
         fill(vol, lambda box, t=t: tissue(t)[box], t)
     return vol
 
@@ -112,8 +114,8 @@ def test_times_and_the_single_channel(tmp_path: Path, zarr_format: int) -> None:
 
 def test_several_labels_need_a_name(tmp_path: Path, zarr_format: int) -> None:
     top = tmp_path / "a.ome.zarr"
-    save(top, zarr_format, "cells")
-    save(top, zarr_format, "nuclei")
+    save(top, zarr_format, "cells", voxels=False)
+    save(top, zarr_format, "nuclei", voxels=False)
     with pytest.raises(VolumeError, match="several labels: cells, nuclei") as caught:
         open_volume(top)
     assert "--label cells" in (caught.value.remedy or "")
@@ -128,7 +130,7 @@ def test_several_labels_need_a_name(tmp_path: Path, zarr_format: int) -> None:
 
 def test_an_image_is_no_label_volume(tmp_path: Path, zarr_format: int) -> None:
     top = tmp_path / "a.ome.zarr"
-    save(top, zarr_format, None)
+    save(top, zarr_format, None, voxels=False)
     edit(top, lambda ome: ome.pop("image-label"))
     with pytest.raises(VolumeError, match="image without labels") as caught:
         open_volume(top)
@@ -149,7 +151,7 @@ def test_labels_that_the_list_forgot_are_found_by_their_folder(tmp_path: Path, z
 
 def test_stale_consolidated_metadata_do_not_mislead(tmp_path: Path, zarr_format: int) -> None:
     top = tmp_path / "a.ome.zarr"
-    save(top, zarr_format)
+    save(top, zarr_format, voxels=False)
     inside = top / "labels" / "cells"
     with pytest.warns(UserWarning) if zarr_format == 3 else _quiet():
         zarr.consolidate_metadata(top)
@@ -201,7 +203,7 @@ def _set_scale(values: list[Any]) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_damaged_multiscales_are_refused(tmp_path: Path, zarr_format: int, change: Any, match: str) -> None:
-    save(tmp_path / "a.zarr", zarr_format)
+    save(tmp_path / "a.zarr", zarr_format, voxels=False)
     inside = tmp_path / "a.zarr" / "labels" / "cells"
     edit(inside, change)
     with pytest.raises(VolumeError, match=match) as caught:
@@ -263,7 +265,7 @@ def test_pyramids_become_isotropic_and_stop() -> None:
 
 
 def test_describe_needs_only_metadata(tmp_path: Path, zarr_format: int) -> None:
-    vol = save(tmp_path / "a.ome.zarr", zarr_format)
+    vol = save(tmp_path / "a.ome.zarr", zarr_format, voxels=False)
     for file in (tmp_path / "a.ome.zarr" / "labels" / "cells" / "0").rglob("*"):
         if file.is_file() and file.name not in ("zarr.json", ".zarray"):
             file.write_bytes(b"rubbish")

@@ -7,11 +7,13 @@ import json
 import os
 from pathlib import Path
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
 import tifffile
 import zarr
+from fsspec.implementations.memory import MemoryFileSystem
 
 from overseg.errors import InputError, OversegError, StorageError, VolumeError
 from overseg.volume import create_labels, open_volume
@@ -182,6 +184,20 @@ def test_check_writable_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(StorageError, match=os.strerror(number)) as caught:
         vol.check_writable()
     assert str(tmp_path) in (caught.value.where or "") and caught.value.remedy
+
+
+def test_addresses_that_can_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vol = create_labels("memory://fixed/a.zarr", (4, 4, 4), "u2", (4, 4, 4))
+
+    def refuse(self: object, path: str, value: bytes, mode: str = "overwrite", **_: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
+    with pytest.raises(StorageError, match="can only be read") as caught:
+        vol.check_writable()
+    assert "--output" in (caught.value.remedy or "") and caught.value.where == "memory://fixed/a.zarr"
+    monkeypatch.undo()
+    fsspec.filesystem("memory").rm("/fixed", recursive=True)
 
 
 def test_a_full_disk_while_writing_names_the_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

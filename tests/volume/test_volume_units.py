@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overseg.errors import InputError, VolumeError
-from overseg.volume import UnitGrid, check_block, open_volume, unit_digest
+from overseg.volume import UnitGrid, check_block, copy_volume, open_volume, unit_digest
 
 SHAPE = (7, 20, 21)
 LAYOUTS = {
@@ -96,6 +96,43 @@ def test_an_absent_unit_stays_absent_when_nothing_but_fill_is_written(make: Make
     assert vol.unit_stamp(0) == "absent"
     vol.write_unit(0, np.zeros(vol.grid().extent(0), np.uint32))
     assert vol.unit_stamp(0) == "absent"
+
+
+@pytest.mark.parametrize("layout", ["v2", "v3", "v3 shards"])
+def test_what_a_killed_write_leaves_is_no_part_of_the_volume(
+    make: Make, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, data = make(layout)
+    vol = open_volume(path)
+    before = vol.files.list()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # zarr writes in a thread of its own, where nothing but a real kill leaves this file
+    (path / vol.unit_key(1)).with_suffix(f".{'0123456789abcdef' * 2}.partial").write_bytes(b"half")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            vol.files.write(vol.unit_key(1), b"")
+    assert sum(file.is_file() for file in path.rglob("*")) == len(before) + 2
+    assert vol.files.list() == before
+    np.testing.assert_array_equal(vol.read(np.s_[0:7, 0:20, 0:21]), data)
+    copy = open_volume(copy_volume(vol, path.with_name("copy.zarr")))
+    assert sum(file.is_file() for file in Path(copy.location).rglob("*")) == len(before)
+    assert vol.sweep(range(vol.grid().n)) == 2
+    assert sum(file.is_file() for file in path.rglob("*")) == len(before)
+
+
+def test_missing_fill_value_reads_as_background(tmp_path: Path) -> None:
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=SHAPE, dtype="u4", chunks=(4, 8, 8), zarr_format=2, fill_value=None
+    )
+    assert array.metadata.fill_value is None
+    vol = open_volume(tmp_path / "a.zarr")
+    assert not vol.read(np.s_[0:7, 0:20, 0:21]).any()
+    vol.write_unit(0, np.zeros(vol.grid().extent(0), np.uint32))
+    assert not vol.read_unit(0).any()
 
 
 def test_the_stamp_changes_with_the_stored_bytes_only(make: Make) -> None:
