@@ -12,7 +12,7 @@ from overseg.kernels.scan import scan_array
 from overseg.kernels.tables import Candidates
 from overseg.pipeline.candidates import find_candidates
 from overseg.pipeline.decide import FILL, MERGE, Verdicts
-from overseg.pipeline.fills import Reader, fill_batches, fill_task, wanted_fills
+from overseg.pipeline.fills import Reader, fill_batches, fill_task, peak_bytes, wanted_fills
 from overseg.pipeline.settle import (
     Claims,
     concatenate,
@@ -142,6 +142,25 @@ def test_batches_hold_all_in_order(monkeypatch):
     assert [len(batch) for batch in batches] == [3] * 5 + [1]
     assert [each for batch in batches for each in batch] == wanted
     assert list(fill_batches([])) == []
+
+
+def test_the_predicted_memory_holds(tmp_path, monkeypatch):
+    import tracemalloc
+
+    monkeypatch.setattr("overseg.pipeline.fills._CACHE_BYTES", 1 << 16)
+    volume = np.zeros((4, 400, 400), np.uint32)
+    volume[0, 20:380, 20:380], volume[-1, 20:380, 20:380] = 1, 2
+    layers, candidates, verdicts = all_accepted(volume)
+    wanted = wanted_fills(candidates, verdicts, layers)
+    place = stored(tmp_path, volume, (4, 100, 100))
+    small = [each.__class__(**{**vars(each), "box": (20, 40, 20, 40)}) for each in wanted]
+    assert peak_bytes(place, []) < peak_bytes(place, small) < peak_bytes(place, wanted)
+    fill_task(place, small, (0,), "all", str(tmp_path / "warm"))
+    tracemalloc.start()
+    fill_task(place, wanted, (0,), "all", str(tmp_path / "c"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < peak_bytes(place, wanted)
 
 
 def test_nothing_accepted_wants_nothing():

@@ -22,7 +22,7 @@ Method = Literal["contour", "distance"]
 FINE = 256
 """Positions on displaced contours are multiples of 1 / FINE of a voxel."""
 
-MAX_SAMPLES = 768
+MAX_SAMPLES = 256
 """Points of one contour that enter the transport problem; between them displacements are interpolated."""
 
 _COST_BITS = 46  # the solver's doubles hold integers of this size, and sums of them, exactly

@@ -156,8 +156,7 @@ def fill_batches(wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, ...]]:
             yield tuple(batch)
             batch, voxels = [], 0
         batch.append(each)
-        y0, y1, x0, x1 = each.box
-        voxels += 4 * (each.gap + 2) * (y1 - y0 + 3) * (x1 - x0 + 3)
+        voxels += _voxels(each)
     if batch:
         yield tuple(batch)
 
@@ -208,6 +207,18 @@ def fill_task(
             counts[name] += count
     write_claims(Path(path), concatenate(found))
     return {"path": path, "fills": len(wanted), "empty": empty, **counts}
+
+
+def peak_bytes(volume: Volume, wanted: Sequence[Wanted]) -> int:
+    """Memory that a task of these needs for its voxels, at most."""
+    chunk = int(np.prod(volume.levels[0].chunk_shape[-3:])) * volume.dtype.itemsize
+    largest = max((_voxels(each) for each in wanted), default=0)
+    return _CACHE_BYTES + 2 * chunk + 64 * largest
+
+
+def _voxels(each: Wanted) -> int:
+    y0, y1, x0, x1 = each.box
+    return 4 * (each.gap + 2) * (y1 - y0 + 3) * (x1 - x0 + 3)
 
 
 def _claim(
