@@ -50,5 +50,5 @@ def main() -> None:
     try:
         app()
     except Stopped as stopped:  # before or after a command proper
-        typer.echo(f"stopped. {GOES_ON}\n  {this_command()}", err=True)
+        typer.echo(f"stopped; {GOES_ON}\n  {this_command()}", err=True)
         raise SystemExit(stopped.code) from None

@@ -20,7 +20,7 @@ import typer
 from overseg.cli.options import JSON, Group
 from overseg.errors import OversegError
 
-GOES_ON = "What is done is kept. To go on, run the same command again:"
+GOES_ON = "to go on, run the same command again:"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def command(
         @functools.wraps(function)
         def run(**given: Any) -> None:
             as_json = given.pop("as_json")
-            with _failures(as_json):
+            # Whoever may meet a lock works step by step, and finds again what is done.
+            with _failures(as_json, kept="break_lock" in given):
                 answer = function(**_with_config(given))
                 typer.echo(
                     json.dumps(_finite(answer.summary), allow_nan=False)
@@ -123,7 +124,7 @@ def _with_config(given: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _failures(as_json: bool) -> Iterator[None]:
+def _failures(as_json: bool, kept: bool) -> Iterator[None]:
     """Every way to end but a good one, and its exit code."""
     try:
         yield
@@ -131,7 +132,8 @@ def _failures(as_json: bool) -> Iterator[None]:
         raise
     except (KeyboardInterrupt, typer.Abort, Stopped) as error:
         stopped = error if isinstance(error, Stopped) else Stopped()
-        _explain(as_json, "stopped", None, f"{GOES_ON}\n          {this_command()}")
+        what = "stopped; what is done is kept" if kept else "stopped"
+        _explain(as_json, what, None, f"{GOES_ON}\n          {this_command()}")
         raise typer.Exit(stopped.code) from None
     except OversegError as error:
         _explain(as_json, error.what, error.where, error.remedy)

@@ -8,7 +8,7 @@ import typer
 
 from overseg.cli import pages, text
 from overseg.cli.command import Answer, command
-from overseg.cli.options import BACKGROUND, LABEL, RUNNING, VOXEL_SIZE
+from overseg.cli.options import BACKGROUND, COST, LABEL, VOXEL_SIZE
 
 _PANEL = "Look and convert"
 
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
         VOXEL_SIZE,
         BACKGROUND,
         LABEL,
-        RUNNING,
+        COST,
     )(show)
     command(
         app,

@@ -87,12 +87,13 @@ BREAK_LOCK: Group = {
     ],
 }
 
-RUNNING: Group = {
+COST: Group = {
     "device": Annotated[Literal["auto", "cpu", "cuda"] | None, _running("Where distances are computed.")],
     "workers": Annotated[
         int | None, _running("Worker processes. By default what affinity, cgroup and SLURM allow.", "N")
     ],
     "memory": Annotated[str | None, _running("Memory for each worker, such as 4GiB.", "SIZE")],
     "scheduler": Annotated[str | None, _running("A running Dask scheduler to work on.", "ADDRESS")],
-    **BREAK_LOCK,
 }
+
+RUNNING: Group = {**COST, **BREAK_LOCK}
