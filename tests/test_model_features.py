@@ -10,7 +10,15 @@ import pytest
 from overseg.kernels.scan import scan_array
 from overseg.kernels.tables import Candidates
 from overseg.measure import generate_tissue, simulate_splits
-from overseg.model.features import FULL, MOMENTS, PAPER, distance_features, moments_features, paper_features
+from overseg.model.features import (
+    FULL,
+    MOMENTS,
+    PAPER,
+    PAPER_CLASSES,
+    distance_features,
+    moments_features,
+    paper_features,
+)
 from overseg.pipeline.candidates import find_candidates
 
 SIZE = (2.0, 0.5, 0.75)
@@ -145,4 +153,4 @@ def test_distances_enter_symmetrically():
 def test_the_published_twelve():
     row = paper_features(3.0, np.array([1.0, 2.0, 5.0]), np.array([]), np.array([1.0, 4.0, 5.0, 2.0]))
     assert row.tolist() == [1, 1.5, 2, 3.5, 5, 0, 0, 0, 0, 0, 3, 1]
-    assert len(PAPER) == len(row)
+    assert len(PAPER) == len(row) == sum(map(len, PAPER_CLASSES))

@@ -37,9 +37,9 @@ def choose_threshold(unseen: Float, examples: Examples) -> float:
     """
     wrong = unseen[examples.natural & ~examples.same]
     cells = int(examples.cells.sum())
-    for threshold in np.arange(LEAST_THRESHOLD, 0.99, 0.01):
-        if 1000.0 * float((wrong >= threshold).sum()) <= FALSE_MERGES * cells:
-            return round(float(threshold), 2)
+    for hundredth in range(round(100 * LEAST_THRESHOLD), 99):
+        if 1000.0 * float((wrong >= hundredth / 100).sum()) <= FALSE_MERGES * cells:
+            return hundredth / 100
     return 0.99
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,12 @@ from overseg.measure.breaking import Holes
 from overseg.measure.truth import Truth
 
 Triple = tuple[float, float, float]
-Measure = Callable[["Case"], npt.NDArray[np.float64]]
+Measure = Callable[["Case", npt.NDArray[np.int64]], npt.NDArray[np.float64]]
 
 #: Fewer layers than this hold no cell that could be broken.
 _LEAST_LAYERS = 8
+
+Rule = Literal["default", "paper"]
 _HOLES: tuple[Holes, ...] = ("exact", "jittered", "dilated")
 
 
@@ -94,7 +96,13 @@ def views(
 
 
 def make_case(
-    labels: npt.NDArray[Any], voxel_size: Triple, seed: int, *, max_gap: int = 2, **options: Any
+    labels: npt.NDArray[Any],
+    voxel_size: Triple,
+    seed: int,
+    *,
+    max_gap: int = 2,
+    rule: Rule = "default",
+    **options: Any,
 ) -> Case:
     """Break a volume, scan it, and find its candidates.
 
@@ -108,6 +116,8 @@ def make_case(
         Seed of the simulation.
     max_gap : int
         Gaps of 1 to so many layers are made and looked for.
+    rule : {"default", "paper"}
+        How candidates are found.
     **options
         More options of `overseg.measure.simulate_splits`.
 
@@ -122,9 +132,8 @@ def make_case(
     broken, truth = simulate_splits(labels, seed=seed, gaps=range(1, max_gap + 1), **options)
     tables = scan_array(broken, max_gap)
     large = truth.label[np.isin(truth.label, _large(broken))]
-    return Case(
-        broken, labels, truth, tables[0], find_candidates(*tables, max_gap, excluded=large), voxel_size
-    )
+    found = find_candidates(*tables, max_gap, rule=rule, excluded=large)
+    return Case(broken, labels, truth, tables[0], found, voxel_size)
 
 
 def _large(labels: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
@@ -170,6 +179,7 @@ def cases(
     max_gap: int = 2,
     rate: float = 0.4,
     hard: float = 0.6,
+    rule: Rule = "default",
 ) -> Iterator[tuple[int, Case]]:
     """Cases from all views of all volumes, with exact, jittered and dilated holes in turn.
 
@@ -181,7 +191,7 @@ def cases(
         Seed of the first simulation; each further one counts on.
     repeats : int
         Simulations per view.
-    max_gap, rate, hard
+    max_gap, rate, hard, rule
         See `make_case` and `simulate_splits`.
 
     Yields
@@ -194,14 +204,16 @@ def cases(
             for view, size in views(labels, voxel_size):
                 for _ in range(repeats):
                     holes = _HOLES[seed % len(_HOLES)]
-                    yield (
-                        number,
-                        make_case(view, size, seed, max_gap=max_gap, rate=rate, hard=hard, holes=holes),
+                    case = make_case(
+                        view, size, seed, max_gap=max_gap, rule=rule, rate=rate, hard=hard, holes=holes
                     )
+                    yield number, case
                     seed += 1
 
 
-def collect(found: Iterable[tuple[int, Case]], measure: Measure) -> Examples:
+def collect(
+    found: Iterable[tuple[int, Case]], measure: Measure, keep: npt.NDArray[np.bool_] | None = None
+) -> Examples:
     """Features and truth of the candidates of some cases; those whose truth is not known are left out.
 
     Parameters
@@ -209,7 +221,9 @@ def collect(found: Iterable[tuple[int, Case]], measure: Measure) -> Examples:
     found : iterable of (int, Case)
         As of `cases`.
     measure : callable
-        Gives the features of a `Case`, one row per candidate.
+        Gives the features of a `Case` for some rows of its candidates.
+    keep : ndarray of bool, optional
+        Which of the rows that a call without it gives are wanted.
 
     Returns
     -------
@@ -218,10 +232,12 @@ def collect(found: Iterable[tuple[int, Case]], measure: Measure) -> Examples:
     rows: list[tuple[npt.NDArray[Any], ...]] = []
     cells: dict[int, int] = {}
     for number, (group, case) in enumerate(found):
-        known = case.certain()
-        n = int(known.sum())
+        known = np.flatnonzero(case.certain())
+        if keep is not None:
+            known, keep = known[keep[: len(known)]], keep[len(known) :]
+        n = len(known)
         places = np.full(n, group, np.int64), np.full(n, number, np.int64)
-        rows.append((measure(case)[known], case.same_cell()[known], case.natural()[known], *places))
+        rows.append((measure(case, known), case.same_cell()[known], case.natural()[known], *places))
         cells[group] = cells.get(group, 0) + len(np.unique(case.truth.true))
     features, same, natural, groups, numbers = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     counts = np.array([cells[group] for group in sorted(cells)], np.int64)

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import InputError
 from overseg.measure import calibrate
-from overseg.measure.examples import Examples, Triple, cases, collect
+from overseg.measure.examples import Case, Examples, Triple, cases, collect
 from overseg.measure.source import open_source
-from overseg.model.features import MOMENTS, moments_features
+from overseg.model.features import FULL, MOMENTS, PAPER, PAPER_CLASSES, moments_features
 from overseg.model.mlp import Float, Head, Model, save
+from overseg.pipeline.distances import ALL, REACH, distance_rows, looks
 
 Labels = npt.NDArray[Any]
+Tissues = list[list[tuple[Labels, Triple]]]
+
+#: Of the candidates of which the first stage is sure, one in so many is an example for the second.
+_EVERY_OTHER = 12
+#: About how many examples the published method gets: its features are dear.
+_PUBLISHED_ROWS = 3000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Heads of all tissues, and of all but one.
+
+    Attributes
+    ----------
+    heads : dict of str to Head
+        Trained on everything.
+    folds : tuple of dict of str to Head
+        For each tissue the heads that have not seen it.
+    unseen : ndarray of float64, shape (n,)
+        Probability of each example by the heads that have not seen its tissue.
+    examples : Examples
+    facts : dict
+        For the card.
+    """
+
+    heads: dict[str, Head]
+    folds: tuple[dict[str, Head], ...]
+    unseen: Float
+    examples: Examples
+    facts: dict[str, Any]
 
 
 def train(
@@ -30,7 +61,8 @@ def train(
     seed: int = 0,
     repeats: int = 1,
     max_gap: int = 2,
-    epochs: int = 40,
+    epochs: int = 30,
+    preset: Literal["paper"] | None = None,
 ) -> Model:
     """Train a model on labelled volumes.
 
@@ -59,6 +91,8 @@ def train(
         Gaps of 1 to so many layers.
     epochs : int
         Passes over the examples.
+    preset : {"paper"}, optional
+        Train the published method instead: its candidates, features and threshold.
 
     Returns
     -------
@@ -76,24 +110,85 @@ def train(
     _check(volumes, out, repeats, epochs)
     read = _read(volumes, voxel_sizes)
     names, groups = _grouped(read, tissues)
-    examples = collect(
-        cases(groups, seed=seed, repeats=repeats, max_gap=max_gap),
-        lambda case: moments_features(case.candidates, case.layers, case.voxel_size),
-    )
-    head, unseen = fit_left_out(examples, MOMENTS, seed=seed, epochs=epochs)
-    threshold = calibrate.choose_threshold(unseen, examples)
-    head = replace(head, sure_low=calibrate.SURE_LOW, sure_high=calibrate.SURE_HIGH)
+    make = train_published if preset == "paper" else train_two_stages
+    found = make(groups, seed=seed, repeats=repeats, max_gap=max_gap, epochs=epochs)
+    threshold = 0.5 if preset == "paper" else calibrate.choose_threshold(found.unseen, found.examples)
     card = {
         "threshold": threshold,
-        "review_from": calibrate.REVIEW_FROM,
-        "candidate_rule": "default",
+        "review_from": min(calibrate.REVIEW_FROM, threshold),
         "trained_on": _described(read, tissues, licences),
-        "max_gap": max_gap,
         "seed": seed,
-        "left_out_tissue": calibrate.accuracy(unseen, examples, names, threshold),
-        "calibration": calibrate.calibration(unseen, examples.same),
+        "left_out_tissue": calibrate.accuracy(found.unseen, found.examples, names, threshold),
+        "calibration": calibrate.calibration(found.unseen, found.examples.same),
+        **found.facts,
     }
-    return save(out, {"moments": head}, card)
+    return save(out, found.heads, card)
+
+
+def train_two_stages(groups: Tissues, *, seed: int, repeats: int, max_gap: int, epochs: int) -> Trained:
+    """Heads of both stages; the second learns from what the first is unsure of, and some of the rest."""
+
+    def again() -> Iterator[tuple[int, Case]]:
+        return cases(groups, seed=seed, repeats=repeats, max_gap=max_gap)
+
+    examples = collect(again(), moments_of)
+    first, first_folds, unseen = fit_left_out(examples, MOMENTS, seed=seed, epochs=epochs)
+    low, high = calibrate.SURE_LOW, calibrate.SURE_HIGH
+    # A wider band than is asked later: the unsure ones alone are too few to learn from.
+    wide = (unseen > 0.1 * low) & (unseen < 1 - 0.1 * (1 - high))
+    keep = wide | _some(len(wide), _EVERY_OTHER, seed)
+    second, second_folds, closer = fit_left_out(
+        collect(again(), full_of, keep), FULL, seed=seed, epochs=epochs
+    )
+    both = unseen.copy()
+    both[keep] = np.where((unseen[keep] > low) & (unseen[keep] < high), closer, unseen[keep])
+    pairs = zip((first, *first_folds), (second, *second_folds), strict=True)
+    heads = [{"moments": replace(one, sure_low=low, sure_high=high), "full": two} for one, two in pairs]
+    facts = {
+        "candidate_rule": "default",
+        "max_gap": max_gap,
+        "asked_second_stage": round(float(((unseen > low) & (unseen < high)).mean()), 4),
+    }
+    return Trained(heads[0], tuple(heads[1:]), both, examples, facts)
+
+
+def train_published(groups: Tissues, *, seed: int, repeats: int, max_gap: int, epochs: int) -> Trained:
+    """The published method: its candidates, its twelve features, threshold one half."""
+
+    def again() -> Iterator[tuple[int, Case]]:
+        return cases(groups, seed=seed, repeats=repeats, max_gap=1, rule="paper")
+
+    everything = collect(again(), lambda case, rows: np.empty((len(rows), 0)))
+    every = max(1, len(everything.same) // _PUBLISHED_ROWS)
+    examples = collect(again(), paper_of, _some(len(everything.same), every, seed))
+    head, folds, unseen = fit_left_out(examples, PAPER, seed=seed, epochs=epochs, by_class=PAPER_CLASSES)
+    examples = replace(examples, cells=everything.cells // every)
+    facts = {"candidate_rule": "paper", "max_gap": 1}
+    return Trained({"paper": head}, tuple({"paper": fold} for fold in folds), unseen, examples, facts)
+
+
+def _some(n: int, every: int, seed: int) -> npt.NDArray[np.bool_]:
+    """One row in `every`, at random."""
+    chosen: npt.NDArray[np.bool_] = np.random.default_rng(seed).integers(0, every, n) == 0
+    return chosen
+
+
+def moments_of(case: Case, rows: npt.NDArray[np.int64]) -> Float:
+    """Features of the first stage of some candidates of a case."""
+    return moments_features(case.candidates, case.layers, case.voxel_size)[rows]
+
+
+def full_of(case: Case, rows: npt.NDArray[np.int64]) -> Float:
+    """Features of the second stage of some candidates of a case."""
+    wanted = looks(case.candidates, case.layers, rows, REACH)
+    distances = distance_rows(case.labels.__getitem__, wanted, "full", case.voxel_size[1:])
+    return np.concatenate([moments_of(case, rows), np.nan_to_num(distances)], axis=1)
+
+
+def paper_of(case: Case, rows: npt.NDArray[np.int64]) -> Float:
+    """The published features of some candidates of a case."""
+    wanted = looks(case.candidates, case.layers, rows, ALL)
+    return distance_rows(case.labels.__getitem__, wanted, "paper", (1.0, 1.0))
 
 
 def _check(volumes: Sequence[Any], out: str | Path, repeats: int, epochs: int) -> None:
@@ -122,7 +217,7 @@ def _read(
 
 def _grouped(
     read: list[tuple[str, Labels, Triple]], tissues: Sequence[str] | None
-) -> tuple[list[str], list[list[tuple[Labels, Triple]]]]:
+) -> tuple[list[str], Tissues]:
     """Volumes by tissue. One volume alone becomes two halves, so that there is something to leave out."""
     if len(read) == 1:
         name, labels, size = read[0]
@@ -139,7 +234,7 @@ def _grouped(
     names = list(dict.fromkeys(given))
     if len(names) == 1:
         raise InputError("all volumes are of one tissue", remedy="leave the tissues out, or name two")
-    groups: list[list[tuple[Labels, Triple]]] = [[] for _ in names]
+    groups: Tissues = [[] for _ in names]
     for name, (_, labels, size) in zip(given, read, strict=True):
         groups[names.index(name)].append((labels, size))
     return names, groups
@@ -164,10 +259,33 @@ def _described(
     return rows
 
 
-def fit_left_out(examples: Examples, names: tuple[str, ...], *, seed: int, epochs: int) -> tuple[Head, Float]:
+def fit_left_out(
+    examples: Examples,
+    names: tuple[str, ...],
+    *,
+    seed: int,
+    epochs: int,
+    by_class: tuple[tuple[int, ...], ...] | None = None,
+) -> tuple[Head, tuple[Head, ...], Float]:
     """A head of all examples, and for each example what a head that never saw its tissue says.
 
-    The temperature of the head is the one that calibrates the latter.
+    Parameters
+    ----------
+    examples : Examples
+    names : tuple of str
+        Of the features.
+    seed, epochs : int
+    by_class : tuple of tuple of int, optional
+        Columns that share their normalisation.
+
+    Returns
+    -------
+    head : Head
+        Its temperature is the one that calibrates what follows.
+    folds : tuple of Head
+        For each tissue a head that has not seen it, calibrated on the other tissues.
+    unseen : ndarray of float64, shape (n,)
+        Probabilities by the folds, calibrated on all.
     """
     from overseg.model.fit import fit_head, temperature_of
 
@@ -176,16 +294,30 @@ def fit_left_out(examples: Examples, names: tuple[str, ...], *, seed: int, epoch
     held_out = examples.case % 10 == 9
     if not held_out.any() or held_out.all():
         held_out = np.arange(len(examples.same)) % 10 == 9
-    unseen = np.empty(len(examples.same))
-    for group in np.unique(examples.group):
+
+    def fitted(rows: npt.NDArray[np.bool_]) -> Head:
+        return fit_head(
+            examples.features[rows],
+            examples.same[rows],
+            held_out[rows],
+            names,
+            weight=weight[rows],
+            seed=seed,
+            epochs=epochs,
+            by_class=by_class,
+        )
+
+    logits = np.empty(len(examples.same))
+    folds = []
+    for group in range(len(examples.cells)):
         out = examples.group == group
-        part = fit_head(
-            examples.features[~out], examples.same[~out], held_out[~out], names,
-            weight=weight[~out], seed=seed, epochs=epochs,
-        )  # fmt: skip
-        unseen[out] = part.logit(examples.features[out])
-    temperature = temperature_of(unseen, examples.same, weight)
-    head = fit_head(
-        examples.features, examples.same, held_out, names, weight=weight, seed=seed, epochs=epochs
-    )
-    return replace(head, temperature=temperature), 1.0 / (1.0 + np.exp(-unseen / temperature))
+        folds.append(fitted(~out))
+        logits[out] = folds[-1].logit(examples.features[out])
+    for group, fold in enumerate(folds):
+        rest = examples.group != group
+        folds[group] = replace(
+            fold, temperature=temperature_of(logits[rest], examples.same[rest], weight[rest])
+        )
+    temperature = temperature_of(logits, examples.same, weight)
+    head = replace(fitted(np.ones(len(logits), bool)), temperature=temperature)
+    return head, tuple(folds), 1.0 / (1.0 + np.exp(-logits / temperature))

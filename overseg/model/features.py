@@ -88,6 +88,9 @@ PAPER: tuple[str, ...] = (
     "shape_index",
 )
 
+#: Columns of the published features that are z-scored together: W1 in the parts, W1 through the gap, index.
+PAPER_CLASSES: tuple[tuple[int, ...], ...] = (tuple(range(10)), (10,), (11,))
+
 #: Added to both sides of a ratio of changes, so that two nearly equal masks are no surprise.
 _FLOOR = 0.05
 

@@ -25,6 +25,7 @@ def fit_head(
     seed: int = 0,
     epochs: int = 60,
     decay: float = 1e-3,
+    by_class: tuple[tuple[int, ...], ...] | None = None,
 ) -> Head:
     """Train a perceptron 128-64-32 and calibrate it.
 
@@ -43,6 +44,8 @@ def fit_head(
     epochs : int
     decay : float
         Weight decay.
+    by_class : tuple of tuple of int, optional
+        Columns that share one mean and one scale; each has its own when not given.
 
     Returns
     -------
@@ -71,6 +74,9 @@ def fit_head(
             )
     weight = np.ones(len(same)) if weight is None else weight
     mean, scale = features[train].mean(axis=0), features[train].std(axis=0)
+    for columns in map(list, by_class or ()):
+        values = features[train][:, columns]
+        mean[columns], scale[columns] = values.mean(), values.std()
     scale = np.where(scale > 1e-9, scale, 1.0)
     inputs = np.clip((features - mean) / scale, -CLIP, CLIP)
     threads = torch.get_num_threads()

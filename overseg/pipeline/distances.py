@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,19 +22,21 @@ from overseg.kernels.emd_features import layer_points, mask_distance
 from overseg.kernels.tables import Candidates, Int, LayerTable
 from overseg.kernels.transport import Points
 from overseg.model.features import FULL, MOMENTS, PAPER, distance_features, paper_features
+from overseg.pipeline.fills import Reader
 from overseg.pipeline.planfile import write_atomically
 
 if TYPE_CHECKING:
     from overseg.volume import Volume
 
 Float = npt.NDArray[np.float64]
-Read = Any
+Box = tuple[slice, slice, slice]
+Read = Callable[[Box], npt.NDArray[Any]]
 
 #: Pairs of layers within a part that the second stage looks at, the nearest to the gap.
-REACH = 8
+REACH = 5
 ALL = 1 << 40
 #: Masks above so many voxels are thinned to every 2nd, 3rd, ... row and column for the second stage.
-MOST_VOXELS = 4096
+MOST_VOXELS = 2048
 
 _BATCH_ROWS = 64
 _BATCH_VOXELS = 1 << 26
@@ -144,7 +146,13 @@ def distance_task(volume: Volume, batch: Sequence[Look], kind: str, path: str, t
         ``path``.
     """
     size = volume.voxel_size[1], volume.voxel_size[2]
-    rows = distance_rows(lambda box: volume.read(box, t), batch, kind, size)
+    reader = Reader(volume, t)
+
+    def read(box: Box) -> npt.NDArray[np.uint64]:
+        z, y, x = ((part.start, part.stop) for part in box)
+        return reader.read(z, y, x)
+
+    rows = distance_rows(read, batch, kind, size)
     file = io.BytesIO()
     np.save(file, rows, allow_pickle=False)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
