@@ -149,3 +149,11 @@ def test_a_negative_label_is_refused_with_its_place() -> None:
     assert find_negative(array) == (1, 2, 3)
     with pytest.raises(VolumeError, match=r"negative label[\s\S]*\(1, 2, 3\)"):
         scan_array(array, max_gap=2)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((3, 4, 5)), np.zeros((3, 4, 5), bool), np.zeros((4, 5), np.uint8)]
+)
+def test_what_is_no_label_array_is_refused(array: np.ndarray) -> None:
+    with pytest.raises(VolumeError, match="holds no labels"):
+        scan_array(array, max_gap=2)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
-from overseg.errors import InputError, PlanError, ResourceError, VolumeError
+from overseg.errors import InputError, PlanError, ResourceError, StorageError, VolumeError
 from overseg.kernels.reduce import ScanTables, merge_tables
 from overseg.kernels.scan import scan_block
 from overseg.pipeline import scantask
@@ -241,3 +241,35 @@ def test_tasks_cover_the_volume_once(tmp_path: Path) -> None:
     vol = stored(tmp_path / "v.zarr", np.zeros((50, 70, 90), np.uint8), (3, 8, 9))
     for memory, workers in itertools.product((20 << 20, GIB), (1, 16)):
         assert all_units(plan_scan(vol, Settings(), memory, workers)) == list(range(vol.grid().n))
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    vol = stored(tmp_path / "v.zarr", tissue(), (3, 40, 50))
+    tasks = plan_scan(vol, Settings(), GIB, workers=2)
+    for task in tasks:
+        scan_task(vol, task, str(tmp_path))
+    seam = plan_seams(tasks)[0]
+    kept = tmp_path / f"{seam.upper}.last.npy.zst"
+    whole = kept.read_bytes()
+    for damaged in (b"", whole[:40], bytes(60)):
+        kept.write_bytes(damaged)
+        with pytest.raises(PlanError, match=r"damaged[\s\S]*the scan is redone"):
+            seam_task(seam, str(tmp_path))
+    table = tmp_path / f"{seam.upper}.parquet"
+    whole = table.read_bytes()
+    for damaged in (b"", whole[:100], whole[:-20]):
+        table.write_bytes(damaged)
+        with pytest.raises(PlanError, match=r"damaged[\s\S]*the scan is redone"):
+            ScanFile(table, 3)
+    table.write_bytes(b"PAR1" + bytes(len(whole) // 2 - 4) + whole[len(whole) // 2 :])
+    with pytest.raises(PlanError, match="damaged"):
+        ScanFile(table, 3).read(0, "layers")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    vol = stored(tmp_path / "v.zarr", tissue(), (17, 40, 50))
+    (task,) = plan_scan(vol, Settings(), GIB)
+    (tmp_path / "scan").write_bytes(b"a file, not a folder")
+    with pytest.raises(StorageError, match=r"cannot write scan tables[\s\S]*--out"):
+        scan_task(vol, task, str(tmp_path / "scan"))

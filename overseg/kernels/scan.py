@@ -106,8 +106,13 @@ def scan_array(
     Raises
     ------
     VolumeError
-        If a label is negative.
+        If the values are no integers, or one is negative.
     """
+    if array.dtype.kind not in "ui" or array.ndim != 3:
+        raise VolumeError(
+            f"an array of {array.ndim} axes and type {array.dtype} holds no labels",
+            remedy="pass integers with the axes (z, y, x)",
+        )
     place = find_negative(array)
     if place is not None:
         raise VolumeError(
