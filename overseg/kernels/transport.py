@@ -254,7 +254,7 @@ def emd_points(points_a: Points, points_b: Points, spacing: tuple[float, float] 
         raise ResourceError(
             f"a transport problem has {len(sources) * len(sinks):,} costs, above the limit of {MAX_COSTS:,}",
             where=f"masks of {len(points_a):,} and {len(points_b):,} voxels",
-            remedy="work on a coarser level of the volume, or with moments only (--emd undecided)",
+            remedy="work on a coarser level of the volume, or leave out --preset paper",
         )
     total = _solve(sources, supply, sinks, demand, spacing)
     return total / (float(len(points_a)) * float(len(points_b)))
