@@ -188,9 +188,7 @@ def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, A
 
 
 def _warnings(volume: Volume, judged: list[Judged], settled: Settled) -> list[str]:
-    lines = []
-    if not volume.voxel_size_known:
-        lines.append("The voxel size is not known: 1 1 1 is assumed. Give it with --voxel-size Z Y X.")
+    lines = volume.warnings()
     for each in judged:
         at = f"Time {each.t}: " if volume.n_times > 1 else ""
         labels = len(each.found.layers.labels)

@@ -143,8 +143,7 @@ def _volume(
     else:
         warnings.append("The volume has one layer: there is nothing above or below to merge.")
         memory, workers = 0, 1
-    if not volume.voxel_size_known:
-        warnings.append("The voxel size is not known: 1 1 1 is assumed. Give it with --voxel-size Z Y X.")
+    warnings += volume.warnings()
     facts = describe(volume)
     return {
         "warnings": warnings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -198,17 +199,38 @@ def _bare(node: Node) -> Volume:
             where=node.place.location,
             remedy="save it transposed, with dimension_names z, y, x",
         )
-    scale = _attribute_size(node)
-    known = scale is not None
+    scale, unit = _attribute_size(node), _text(node.attributes.get("unit"))
+    translation, part_of = (0.0, 0.0, 0.0), None
+    group = _group_of_levels(node.place)
+    if group is not None:
+        where, entry, data = group
+        part_of = where if len(entry.datasets) > 1 else None
+        if scale is None:
+            scale, translation, unit = data.scale, data.translation, entry.unit
     return Volume(
         place=node.place,
         name=_name(node.place),
         axes=("z", "y", "x"),
-        levels=(_scaled(facts, scale or (1.0, 1.0, 1.0)),),
+        levels=(_scaled(facts, scale or (1.0, 1.0, 1.0), translation),),
         zarr_format=node.zarr_format,
-        voxel_size_known=known,
-        unit=_text(node.attributes.get("unit")) if known else None,
+        voxel_size_known=scale is not None,
+        unit=unit if scale is not None else None,
+        part_of=part_of,
     )
+
+
+def _group_of_levels(place: Place) -> tuple[str, Multiscale, Dataset] | None:
+    """The OME-Zarr group above an array, if that lists it as one of its levels."""
+    parent = place.parent()
+    node = None if parent is None else read_node(parent)
+    if parent is None or node is None or "multiscales" not in ome_attributes(node.attributes):
+        return None
+    try:
+        entry = parse_multiscale(node.attributes, parent.location)
+    except VolumeError:
+        return None  # the array itself is sound
+    found = [data for data in entry.datasets if data.path == place.name]
+    return (parent.location, entry, found[0]) if found else None
 
 
 def _ome(node: Node) -> Volume:
@@ -281,9 +303,7 @@ def _level(place: Place, path: str) -> Level:
 
 
 def _scaled(level: Level, scale: Triple, translation: Triple = (0.0, 0.0, 0.0)) -> Level:
-    return Level(
-        level.path, level.shape, level.unit_shape, level.chunk_shape, level.dtype, scale, translation
-    )
+    return replace(level, scale=scale, translation=translation)
 
 
 def _attribute_size(node: Node) -> Triple | None:
@@ -327,16 +347,7 @@ def _rescaled(volume: Volume, voxel_size: Any) -> Volume:
         (sz, sy, sx), (tz, ty, tx) = level.scale, level.translation
         scale = size if i == 0 else (sz * z, sy * y, sx * x)
         levels.append(_scaled(level, scale, (tz * z, ty * y, tx * x)))
-    return Volume(
-        volume.place,
-        volume.name,
-        volume.axes,
-        tuple(levels),
-        volume.zarr_format,
-        volume.ome_version,
-        voxel_size_known=True,
-        unit=volume.unit,
-    )
+    return replace(volume, levels=tuple(levels), voxel_size_known=True)
 
 
 def _name(place: Place) -> str:

@@ -75,6 +75,8 @@ class Volume:
         Given by the caller or by the metadata; else it is (1, 1, 1).
     unit : str or None
         Of the voxel size, where the metadata say.
+    part_of : str or None
+        An OME-Zarr group of several levels of which this array is one: the others will not follow a change.
     """
 
     place: Place
@@ -85,6 +87,7 @@ class Volume:
     ome_version: str | None = None
     voxel_size_known: bool = False
     unit: str | None = None
+    part_of: str | None = None
     _arrays: dict[tuple[int, int, bool], Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -120,6 +123,18 @@ class Volume:
     def dtype(self) -> np.dtype[np.integer]:
         """Of level 0."""
         return self.levels[0].dtype
+
+    def warnings(self) -> list[str]:
+        """What a user should know before this volume is changed, one line each."""
+        lines = []
+        if not self.voxel_size_known:
+            lines.append("The voxel size is not known: 1 1 1 is assumed. Give it with --voxel-size Z Y X.")
+        if self.part_of is not None:
+            lines.append(
+                f"This is one level of {self.part_of}: its other levels will not follow. "
+                "Give that path to correct them all."
+            )
+        return lines
 
     @property
     def files(self) -> Files:

@@ -68,7 +68,11 @@ def test_every_path_to_the_labels_gives_the_same_volume(tmp_path: Path, zarr_for
         assert open_volume(path, label="cells") == vol
     assert open_volume(zarr.open_group(top, mode="r")) == vol
     one = open_volume(top / "labels" / "cells" / "0")
-    assert one.axes == ("z", "y", "x") and not one.voxel_size_known
+    assert one.axes == ("z", "y", "x") and one.voxel_size == SIZE and one.unit == "micrometer"
+    assert one.part_of == vol.location and vol.part_of is None
+    coarse = open_volume(top / "labels" / "cells" / "1")
+    assert vol.warnings() == [] and f"one level of {vol.location}" in coarse.warnings()[0]
+    assert coarse.voxel_size == vol.levels[1].scale and coarse.part_of == vol.location
     # both ways meet in the same hidden folder
     vol.files.write(".overseg/lock", b"here")
     assert one.files.read(".overseg/lock") == b"here"
