@@ -256,3 +256,39 @@ def test_claims_come_back_from_their_file(tmp_path):
 def test_nothing_to_settle(tmp_path):
     settled = settle([], np.zeros(0, np.uint64), np.zeros(0, np.int64))
     assert len(settled.claims) == len(settled.fills.t) == settled.contested == 0
+
+
+def test_a_row_of_thin_labels_too_long_for_a_gap_is_left_alone():
+    volume = np.zeros((12, 12, 12), np.uint16)
+    for label, z in ((1, slice(0, 4)), (3, 4), (4, 5), (5, 6), (2, slice(7, 12))):
+        volume[z, 2:10, 2:10] = label
+    layers, *_ = scan_array(volume, MAX_GAP)
+    a, b = np.array([1, 3, 4, 5], np.uint64), np.array([3, 4, 5, 2], np.uint64)
+    z, zero = np.array([3, 4, 5, 6]), np.zeros(4, np.int64)
+    links = Candidates(a, b, z, zero, zero + 64, zero + 64, zero + 64, zero > 0, zero > 0, ((),) * 4)
+    words = np.full(4, MERGE)
+    merged = np.array([2, 3, 4, 5], np.uint64), np.ones(4, np.uint64)
+    assert wanted_fills(links, Verdicts(words, words, *merged), layers) == []
+    some = np.array([MERGE, MERGE, "keep", "keep"])
+    wanted = wanted_fills(links, Verdicts(some, some, *(part[1:3] for part in merged)), layers)
+    assert [(each.a, each.b, each.z, each.gap, each.own) for each in wanted] == [(1, 4, 3, 1, (1, 3, 4))]
+
+
+def test_a_layer_that_is_lost_everywhere_is_shared_by_its_cells(real, tmp_path):
+    truth = np.ascontiguousarray(real("plant_meristem/meristem")[120:150:3, 120:300, 120:300]).astype(
+        np.uint16
+    )
+    volume = truth.copy()
+    volume[5] = 0
+    layers, candidates, _ = all_accepted(volume)
+    decision = np.where(candidates.hole & (candidates.z == 4), FILL, "keep")
+    none = np.zeros(0, np.uint64)
+    wanted = wanted_fills(candidates, Verdicts(decision, decision, none, none), layers)
+    fill_task(stored(tmp_path, volume, (4, 64, 64)), wanted, (0,), "all", str(tmp_path / "c"))
+    settled = settle([tmp_path / "c"], layers.labels, np.add.reduceat(layers.area, layers.start[:-1]))
+    after = apply(volume, settled, Verdicts(decision, decision, none, none))
+    cells = np.isin(truth[5], [each.a for each in wanted])
+    assert len(wanted) > 40
+    assert settled.contested > 0
+    assert (after[5] == truth[5])[cells].mean() > 0.9
+    assert (after[5] == 0)[cells].mean() < 0.08
