@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -221,10 +222,10 @@ def _unless_missing(error: OSError) -> None:
 class RemoteFiles(Files):
     """Files behind a URL. One object is written by one request, which object stores make atomic.
 
-    `create` is exclusive where the file system supports it (S3, GCS and Azure by a conditional put,
-    memory by its dictionary); elsewhere (SFTP, HTTP gateways) it looks first and then writes, so that two
-    runs that start in the same instant may both believe that they made the file. Nothing is fsynced:
-    that is the store's business.
+    `create` is exclusive where the store answers a conditional put (Amazon S3, Google Cloud Storage).
+    Elsewhere fsspec looks first and then writes, or the store ignores the condition: two runs that start in
+    the same instant may then both believe that they made the file. Nothing is fsynced: that is the store's
+    business.
 
     Attributes
     ----------
@@ -271,6 +272,11 @@ class RemoteFiles(Files):
                 fs.pipe_file(path, data, mode="create")
             except FileExistsError:
                 return False
+            except OSError as error:
+                # how S3-compatible stores other than Amazon's say that the condition failed
+                if error.errno == errno.EINVAL and fs.exists(path):
+                    return False
+                raise
             return True
 
     def delete(self, key: str) -> None:

@@ -141,11 +141,6 @@ class Volume:
         """Raw bytes inside the prefix of the level-0 array, where ``.overseg/`` lives."""
         return self.level_place(0).files
 
-    @property
-    def group_files(self) -> Files:
-        """Raw bytes inside the volume's own prefix: the label group, or the bare array."""
-        return self.place.files
-
     def level_place(self, level: int) -> Place:
         """Where the array of a level lies."""
         return self.place.child(self.levels[level].path)

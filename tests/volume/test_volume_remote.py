@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,22 @@ def test_only_one_of_many_creates(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(won) == 1 and files.read("lock") == b"%d" % won[0] and files.list() == ["lock"]
+
+
+def test_a_condition_that_failed_in_the_words_of_other_stores(
+    memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = RemoteFiles(memory, memory)
+    put = MemoryFileSystem.pipe_file
+
+    def strange(self: Any, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        if mode == "create" and self.exists(path):
+            raise OSError(errno.EINVAL, "PreconditionFailed")
+        put(self, path, value, mode=mode, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", strange)
+    assert files.create("lock", b"x") and not files.create("lock", b"y")
+    assert files.read("lock") == b"x"
 
 
 def test_create_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
