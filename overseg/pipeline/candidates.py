@@ -167,7 +167,7 @@ def find_candidates(
     touching: Columns = {"a": stacked["a"], "b": stacked["b"], "overlap": stacked["n"]}
     touching["gap"] = np.zeros(len(stacked["n"]), np.int64)
     contacts = [_facing(facts, touching | {"z": stacked[z]}) for z in ("z_min", "z_max")]
-    links = _thin(facts, facing.plus(contacts[0]).plus(contacts[1]))
+    links = _Links.of(facts, facing.plus(contacts[0]).plus(contacts[1]))
     return _with_chains(facts, rows.in_order(), links, max_gap)
 
 
@@ -273,18 +273,41 @@ def _paper(facts: _Facts, rows: _Rows) -> _Rows:
     return rows.take(wanted).in_order()
 
 
-def _thin(facts: _Facts, rows: _Rows) -> _Rows:
-    """The rows of which one label may lie in a gap, met at its first or last layer: chains and noise.
+@dataclass(frozen=True)
+class _Links:
+    """Rows of which one label may lie in a gap, met at its first or last layer: chains and noise.
 
-    There the contacts of stacked labels are all of them, but for what slivers of the other label add.
+    Attributes
+    ----------
+    rows : _Rows
+        Contacts of stacked labels among them are all there are, but for what slivers of the other label add.
+    down, leaving : ndarray of int64
+        Rows with a thin lower label, ordered by `leaving`, the upper face's row of the layer table.
+    up, arriving : ndarray of int64
+        Rows with a thin upper label, ordered by `arriving`: that label and the lower face in one number.
     """
-    thin = facts.last - facts.first + 1 < facts.layers.back.shape[1]
-    a_thin = thin[rows.a] & (facts.last[rows.a] == rows.z)
-    b_thin = thin[rows.b] & (facts.first[rows.b] == rows.z + rows.gap + 1)
-    return rows.take(a_thin | b_thin).in_order()
+
+    rows: _Rows
+    down: Int
+    leaving: Int
+    up: Int
+    arriving: Int
+
+    @classmethod
+    def of(cls, facts: _Facts, rows: _Rows) -> _Links:
+        thin = facts.last - facts.first + 1 < facts.layers.back.shape[1]
+        a_thin = thin[rows.a] & (facts.last[rows.a] == rows.z)
+        b_thin = thin[rows.b] & (facts.first[rows.b] == rows.z + rows.gap + 1)
+        rows = rows.take(a_thin | b_thin).in_order()
+        down = np.flatnonzero(facts.first[rows.b] == rows.z + rows.gap + 1)
+        up = np.flatnonzero(facts.last[rows.a] == rows.z)
+        leaving = facts.row(rows.a[down], rows.z[down])
+        arriving = rows.a[up] * len(facts.keys) + facts.row(rows.b[up], rows.z[up] + rows.gap[up] + 1)
+        by_face, by_label = np.argsort(leaving, kind="stable"), np.argsort(arriving, kind="stable")
+        return cls(rows, down[by_face], leaving[by_face], up[by_label], arriving[by_label])
 
 
-def _with_chains(facts: _Facts, rows: _Rows, links: _Rows, max_gap: int) -> Candidates:
+def _with_chains(facts: _Facts, rows: _Rows, links: _Links, max_gap: int) -> Candidates:
     """Labels wholly inside a gap: small ones are noise, larger ones turn a candidate into links."""
     inside, owner, _, _ = _between(facts, rows, links)
     small = _is_noise(facts, rows, inside, owner)
@@ -302,7 +325,7 @@ def _with_chains(facts: _Facts, rows: _Rows, links: _Rows, max_gap: int) -> Cand
         broken = np.zeros(len(now.a), bool)
         broken[owner[chain]] = True
         kept = kept.plus(now.take(~broken))
-        rows = rows.take(rows.gap < gap).plus(links.take(above[chain])).plus(links.take(below[chain]))
+        rows = rows.take(rows.gap < gap).plus(links.rows.take(np.union1d(above[chain], below[chain])))
     kept = kept.in_order()
     inside, owner, _, _ = _between(facts, kept, links)
     small = noisy[inside] & _is_noise(facts, kept, inside, owner)
@@ -317,7 +340,7 @@ def _is_noise(facts: _Facts, rows: _Rows, inside: Int, owner: Int) -> Bool:
     return _REMAINS * facts.largest[inside] < face[owner]
 
 
-def _between(facts: _Facts, rows: _Rows, links: _Rows) -> tuple[Int, Int, Int, Int]:
+def _between(facts: _Facts, rows: _Rows, links: _Links) -> tuple[Int, Int, Int, Int]:
     """Labels that lie wholly inside the gap of a row and face both of its faces.
 
     Returns
@@ -325,27 +348,22 @@ def _between(facts: _Facts, rows: _Rows, links: _Rows) -> tuple[Int, Int, Int, I
     tuple of ndarray of int64, shape (n,)
         The label, the row, the link above the label and the link below it.
     """
-    down = np.flatnonzero(facts.first[links.b] == links.z + links.gap + 1)
-    up = np.flatnonzero(facts.last[links.a] == links.z)
     # Every row meets the links that leave its upper face ...
-    order = np.lexsort([links.z[down], links.a[down]])
-    down = down[order]
-    leaving = links.a[down] * facts.span + links.z[down]
-    face = rows.a * facts.span + rows.z
-    low, high = np.searchsorted(leaving, face), np.searchsorted(leaving, face, side="right")
+    face = facts.row(rows.a, rows.z)
+    low, high = np.searchsorted(links.leaving, face), np.searchsorted(links.leaving, face, side="right")
     owner = np.repeat(np.arange(len(face)), high - low)
     offset = np.arange(len(owner)) - np.repeat(np.cumsum(high - low) - (high - low), high - low)
-    above = down[low[owner] + offset]
-    label = links.b[above]
+    above = links.down[low[owner] + offset]
+    label = links.rows.b[above]
     fits = facts.last[label] < rows.z[owner] + rows.gap[owner] + 1
     above, owner, label = above[fits], owner[fits], label[fits]
     # ... and of these labels, those from which a link reaches its lower face.
-    arriving = np.stack([links.a[up], links.b[up], links.z[up] + links.gap[up] + 1], axis=1)
-    wanted = np.stack([label, rows.b[owner], rows.z[owner] + rows.gap[owner] + 1], axis=1)
-    table = {tuple(key): i for key, i in zip(arriving.tolist(), up.tolist(), strict=True)}
-    below = np.array([table.get(tuple(key), -1) for key in wanted.tolist()], np.int64)
-    met = below >= 0
-    return label[met], owner[met], above[met], below[met]
+    lower = facts.row(rows.b, rows.z + rows.gap + 1)[owner]
+    wanted = label * len(facts.keys) + lower
+    at = np.searchsorted(links.arriving, wanted)
+    met = at < len(links.arriving)
+    met[met] = links.arriving[at[met]] == wanted[met]
+    return label[met], owner[met], above[met], links.up[at[met]]
 
 
 def _finished(facts: _Facts, rows: _Rows, noise: dict[int, list[int]]) -> Candidates:
