@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overseg.errors import InputError, VolumeError
+from overseg.errors import InputError, ResourceError, VolumeError
 from overseg.pipeline import lifecycle, places
 from overseg.pipeline.result import Plan
 from overseg.settings import RunSettings, Settings, build, canonical
@@ -283,6 +283,12 @@ def _run_only(options: dict[str, Any]) -> RunSettings:
 def _make(
     volume: Volume, settings: Settings, run: RunSettings, place: Path, client: Any, progress: Progress | None
 ) -> Plan:
+    if run.device == "cuda":
+        raise ResourceError(
+            "this version computes on CPUs only",
+            where="--device cuda",
+            remedy="leave --device out: the answer is the same on every device",
+        )
     from overseg.cluster import open_executor
     from overseg.pipeline.plan import make_plan, tasks_hint
     from overseg.pipeline.planfile import read_header, write_plan

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 import overseg
-from overseg.errors import InputError, PlanError
+from overseg.errors import InputError, PlanError, ResourceError
 
 
 def two_parts() -> np.ndarray:
@@ -127,3 +127,11 @@ def test_importing_is_cheap_and_a_plain_script_needs_no_guard(volume, tmp_path):
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "[] 1"
+
+
+def test_what_does_not_fit_or_is_not_there_is_refused(volume):
+    with pytest.raises(ResourceError, match="CPUs only"):
+        overseg.plan(volume, device="cuda")
+    with pytest.raises(ResourceError) as caught:
+        overseg.plan(volume, memory="1MiB")
+    assert "--memory" in str(caught.value.remedy)

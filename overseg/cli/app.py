@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -46,6 +47,9 @@ def main() -> None:
     """Run the program; the entry point of the console script."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' notes to programmers; what users need is in the answer
+    # POT would load torch and its kin, if they are there, for seconds; a program of its own may say no.
+    for library in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
+        os.environ.setdefault(f"POT_BACKEND_DISABLE_{library}", "1")
     on_signals()
     try:
         app()

@@ -17,6 +17,9 @@ import psutil
 
 from overseg.errors import ResourceError
 
+#: POT loads every array library it finds; of torch alone that is seconds and 180 MB, and none is used here.
+NOT_FOR_POT = tuple(f"POT_BACKEND_DISABLE_{name}" for name in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"))
+
 _ONE_THREAD = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -161,7 +164,7 @@ def _environment() -> dict[str, str]:
     places = [str(Path(place or os.curdir).resolve()) for place in sys.path]
     return {
         **os.environ,
-        **dict.fromkeys(_ONE_THREAD, "1"),
+        **dict.fromkeys((*_ONE_THREAD, *NOT_FOR_POT), "1"),
         "PYTHONPATH": os.pathsep.join(places),
         "PYTHONSAFEPATH": "1",  # not also the working directory, where anything may lie
     }

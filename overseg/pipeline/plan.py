@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from overseg.errors import ResourceError
 from overseg.model import load
 from overseg.pipeline import fills as filling
 from overseg.pipeline import scan as scanning
@@ -220,6 +221,7 @@ def _fill(
             name = f"t{each.t}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"
             path = str(run / "fill" / f"{name}.parquet")
             units[name] = (volume, batch, settings.background, settings.fill, path, each.t, box)
+            _check_memory(filling.peak_bytes(volume, batch), executor, volume)
     if settings.fill == "none":
         units = {}
     done = dict(executor.run("fill", filling.fill_task, units, run / "receipts", progress, _is_there))
@@ -227,6 +229,16 @@ def _fill(
     voxels = np.concatenate([each.found.summary.voxels for each in judged])
     times = np.concatenate([np.full(len(each.found.layers.labels), each.t) for each in judged])
     return settle([done[name]["path"] for name in units], labels, voxels, times)
+
+
+def _check_memory(need: int, executor: Executor, volume: Volume) -> None:
+    if need + _IDLE_BYTES > executor.memory:
+        mib = (need + _IDLE_BYTES) // 2**20 + 1
+        raise ResourceError(
+            f"restoring the largest mask takes about {mib} MiB, a worker has {executor.memory // 2**20} MiB",
+            where=volume.location,
+            remedy=f"give --memory {mib}MiB or more with fewer --workers, or --fill none to merge only",
+        )
 
 
 def _is_there(_: str, receipt: Mapping[str, Any]) -> bool:
