@@ -118,6 +118,7 @@ def apply(
     with locked(volume, break_lock=run.break_lock) as lock:
         state = read_state(volume)
         entry = _entry(state, plan, folder)
+        sweep(volume, everywhere=entry.phase == APPLYING)
         units = _all_units(plan, volume)
         n = sum(len(numbers) for numbers in units.values())
         counts = {"written": 0, "voxels": 0}
@@ -269,8 +270,6 @@ def _write(
     todo = {level: unit_list(plan, level, numbers, journal) for level, numbers in units.items()}
     check_memory(volume, executor)
     _check_range(plan, volume)
-    if entry.phase == APPLYING:
-        sweep(volume)
     done: set[int] = set()
     runs = 0
     for _, receipt in executor.run("check", check, tasks(job, {0: todo[0]}), progress=progress):

@@ -84,6 +84,7 @@ def undo(
     with locked(volume, break_lock=run.break_lock) as lock:
         state = read_state(volume)
         entry = _entry(state, plan, volume, folder)
+        sweep(volume, everywhere=entry.unfinished)
         written = 0
         left: list[str] = []
         if entry.phase != UNDONE:
@@ -150,8 +151,6 @@ class _Undo:
             level: [each for each in members if each.unit in found[level]["restore"]]
             for level, members in units.items()
         }
-        if self.entry.unfinished:
-            sweep(self.volume)
         self._set(UNDOING)
         written = 0
         for _, receipt in executor.run("undo", put_back, tasks(self.job, todo), progress=progress):

@@ -21,6 +21,7 @@ from overseg.errors import ChangedError, PlanError
 from overseg.pipeline.journal import Image, Journal, Segment, changed_runs, damaged, read_journal, restore
 from overseg.pipeline.remap import corrected, load_edits
 from overseg.volume import unit_digest
+from overseg.volume.lock import FOLDER as LOCK_FOLDER
 
 if TYPE_CHECKING:
     from overseg.volume import Volume
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 64 << 20  # decoded; about half a second of work
 _BATCH_UNITS = 256
-_BASE_BYTES = 64 << 20  # helper arrays of one piece of a unit, and the plan's merges
+_BASE_BYTES = 128 << 20  # helper arrays of one piece of a unit, and the plan's merges
 _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.partial$|^\.overseg-tmp-")  # zarr's, and those of raw files
 
 
@@ -252,14 +253,24 @@ def changed_error(volume: Volume, level: int, units: Sequence[int]) -> ChangedEr
     )
 
 
-def sweep(volume: Volume) -> None:
-    """Remove half-written files that a killed run left in a local volume; the lock must be held."""
-    for level in range(len(volume.levels)):
-        place = volume.level_place(level)
-        for folder, _, names in os.walk(place.location) if place.local else ():
-            for name in names:
-                if _LEFTOVER.search(name):
-                    Path(folder, name).unlink(missing_ok=True)
+def sweep(volume: Volume, *, everywhere: bool) -> None:
+    """Remove half-written files that a killed run left in a local volume; the lock must be held.
+
+    Parameters
+    ----------
+    volume : Volume
+    everywhere : bool
+        Also among the chunks: a run was killed while it wrote them.
+    """
+    if not volume.place.local:
+        return
+    places = [volume.level_place(level).location for level in range(len(volume.levels))]
+    own = [volume.location, *places, os.path.join(places[0], ".overseg")]
+    folders = [top for place in places for top, _, _ in os.walk(place)] if everywhere else []
+    for folder in {*own, *folders} - {os.path.join(places[0], LOCK_FOLDER)}:  # others may be at work there
+        for entry in os.scandir(folder) if os.path.isdir(folder) else ():
+            if _LEFTOVER.search(entry.name) and entry.is_file():
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def no_record(journal: Path, where: str) -> PlanError:

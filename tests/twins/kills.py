@@ -119,7 +119,8 @@ class Patient:
         self._check_clean()
 
     def _check_clean(self) -> None:
-        left = [path for path in self.path.rglob("*") if "partial" in path.name or "overseg-tmp" in path.name]
+        cells = self.path / "labels" / "cells"
+        left = [path for path in cells.rglob("*") if "partial" in path.name or "overseg-tmp" in path.name]
         if left or self.volume.files.list(".overseg/lock"):
             raise AssertionError(f"left behind: {left or 'a lock'}")
 

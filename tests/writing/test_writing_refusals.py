@@ -418,3 +418,14 @@ def test_a_plan_that_changes_nothing(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.zarr" / KEY).read_text())["plans"][0]["phase"] == "applied"
     undo(tmp_path / "a.overseg", RUN)
     np.testing.assert_array_equal(contents(volume)[0], data)
+
+
+def test_what_a_killed_run_left_is_cleared_away(case: Case, one_unit_a_task: None) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        apply(case.folder, RUN, INLINE, progress=stop_after(2))
+    torn = [case.path / name for name in (f"c/0/1/1.{'0a' * 16}.partial", ".overseg/.overseg-tmp-12")]
+    mine = case.path / "c/0/1/notes.partial"
+    for path in (*torn, mine):
+        path.write_bytes(b"half")
+    apply(case.folder, RUN, INLINE)
+    assert [path.exists() for path in (*torn, mine)] == [False, False, True]
