@@ -121,7 +121,7 @@ def _write(path: Path, name: Name, kind: Kind, labels: Source, size: Triple | No
     except OversegError:
         _remove(hidden)
         raise
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py says either
         _remove(hidden)
         raise storage_error("cannot write the output", str(path), error) from None
 

@@ -50,7 +50,7 @@ def open_volume(
         If `voxel_size` is not three numbers above zero.
     """
     if isinstance(source, Volume):
-        return source
+        return _rescaled(source, voxel_size)
     place = _place(source)
     _check_finished(place)
     node = _label_node(require_node(place), label)

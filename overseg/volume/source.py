@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import OversegError, VolumeError
+from overseg.errors import MissingPackageError, OversegError, VolumeError
 from overseg.volume.faults import reason, storage_error
 from overseg.volume.units import check_block
 from overseg.volume.volume import Box, Triple
@@ -109,6 +109,12 @@ def reading(text: str) -> Iterator[None]:
             raise storage_error("cannot read the file", text, error) from None
         raise _damaged(text, error) from None
     except Exception as error:
+        if "imagecodecs" in str(error):
+            raise MissingPackageError(
+                f"the TIFF is compressed in a way that needs one more package ({reason(error)})",
+                where=text,
+                remedy="`pip install imagecodecs`, or save the TIFF uncompressed",
+            ) from None
         raise _damaged(text, error) from None
 
 

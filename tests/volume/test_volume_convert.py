@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import tifffile
 import zarr
 
-from overseg.errors import InputError, StorageError, VolumeError
+from overseg.errors import InputError, MissingPackageError, StorageError, VolumeError
 from overseg.volume import create_labels, open_volume, sinks
 from overseg.volume import source as source_module
 from overseg.volume.convert import convert
@@ -144,7 +145,19 @@ def test_what_we_write_opens_in_imagej_with_its_scale(tmp_path: Path) -> None:
         assert file.series[0].axes == "ZYX"
 
 
-@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+def test_a_compression_that_needs_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", voxels("uint16"), compression="zlib")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", refuse)
+    with pytest.raises(MissingPackageError, match="LZW") as caught:
+        convert(tmp_path / "a.tif", tmp_path / "b.zarr")
+    assert "pip install imagecodecs" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
 def test_plain_and_ome_pages(tmp_path: Path, compression: str | None) -> None:
     data = voxels("int32")
     tifffile.imwrite(tmp_path / "a.tif", data, compression=compression, metadata=None)
@@ -416,3 +429,15 @@ def test_a_slab_is_all_that_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         spans.clear()
     with zipfile.ZipFile(tmp_path / "b.npz") as archive:
         assert archive.testzip() is None
+
+
+def test_a_real_volume_goes_through_every_format(tmp_path: Path, real: Callable[..., np.ndarray]) -> None:
+    labels = real("plant_ovule_crop/ovule_crop")
+    np.savez_compressed(tmp_path / "start.npz", labels=labels, spacing=np.array((0.235, 0.15, 0.15)))
+    last = "start.npz"
+    for suffix in [".ome.zarr", ".h5", ".tif", ".zarr", ".ome.tif", ".npz"]:
+        convert(tmp_path / last, tmp_path / f"a{suffix}")
+        last = f"a{suffix}"
+    got, size, _ = load(tmp_path / last)
+    np.testing.assert_array_equal(got, labels)
+    assert size == (0.235, 0.15, 0.15) and got.dtype == labels.dtype

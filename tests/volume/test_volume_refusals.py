@@ -137,7 +137,7 @@ def test_open_objects_are_accepted(tmp_path: Path) -> None:
     path = save(tmp_path / "a.zarr", EIGHT)
     vol = open_volume(zarr.open_array(path, mode="r"))
     assert vol == open_volume(path) == open_volume(str(path)) == open_volume(f"file://{path}")
-    assert open_volume(vol) is vol
+    assert open_volume(vol) is vol and open_volume(vol, voxel_size=(3, 2, 1)).voxel_size == (3, 2, 1)
     (tmp_path / "link").symlink_to(path)
     assert open_volume(tmp_path / "link").location == str(path.resolve())
 
