@@ -207,3 +207,14 @@ def test_flips_and_names_do_not_matter(array: np.ndarray, max_gap: int, rule: st
 
     here = facts(found(array, max_gap, rule=rule), lambda row: row)
     assert facts(found(renamed, max_gap, rule=rule), back) == here
+
+
+@pytest.mark.parametrize("name", ["plant_membrane_patch/patch", "plant_ovule_nuclei/nuclei_1139"])
+@pytest.mark.parametrize("rule", ["default", "paper"])
+def test_real_cells_flipped(real: Callable[..., np.ndarray], name: str, rule: str) -> None:
+    array = real(name)
+    here, there = found(array, rule=rule), found(array[::-1], rule=rule)
+    turned = sorted((b, a, len(array) - z - gap - 2, gap) for a, b, z, gap in keys(there))
+    assert turned == sorted(keys(here))
+    assert sorted(there.overlap.tolist()) == sorted(here.overlap.tolist())
+    assert len(here) > 0 or rule == "paper"
