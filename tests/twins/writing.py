@@ -57,7 +57,7 @@ def truth(volume: np.ndarray, merges: Merges, fills: Fills, t: int = 0) -> np.nd
     return result
 
 
-def store(path: Path, data: np.ndarray, chunks: tuple[int, ...], **options: Any) -> Volume:
+def store(path: Path | str, data: np.ndarray, chunks: tuple[int, ...], **options: Any) -> Volume:
     """A zarr volume that holds `data`, whose coarser levels are every second voxel of the one below."""
     volume = create_labels(path, data.shape, data.dtype, chunks, **options)
     for level in range(len(volume.levels)):

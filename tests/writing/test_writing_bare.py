@@ -59,3 +59,22 @@ def test_apply_verify_undo(
     apply(folder, RUN, INLINE)
     np.testing.assert_array_equal(contents(volume)[0], expected)
     assert [entry.phase for entry in read_state(volume).plans] == ["undone", "applied"]
+
+
+def test_a_volume_behind_a_url(tmp_path: Path) -> None:
+    import fsspec
+
+    data = tissue(SHAPE).astype(np.uint16)
+    merges, fills = edits(SHAPE)
+    objects = fsspec.filesystem("memory").store
+    volume = store("memory://bucket/tissue.zarr", data, (8, 8, 8))
+    before = {key: bytes(value.getvalue()) for key, value in objects.items()}
+    folder = tmp_path / "tissue.overseg"
+    plan_for(volume, folder, merges, fills)
+    apply(folder, RUN, INLINE)
+    np.testing.assert_array_equal(contents(volume)[0], truth(data, merges, fills))
+    assert verify(folder).ok
+    undo(folder, RUN)
+    after = {key: bytes(value.getvalue()) for key, value in objects.items() if ".overseg" not in key}
+    assert after == before
+    objects.clear()
