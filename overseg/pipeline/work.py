@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from overseg.errors import ChangedError, PlanError
 from overseg.pipeline.journal import Image, Journal, Segment, changed_runs, damaged, read_journal, restore
 from overseg.pipeline.remap import corrected, load_edits
 from overseg.volume import unit_digest
+from overseg.volume.files import is_leftover
 from overseg.volume.lock import FOLDER as LOCK_FOLDER
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 64 << 20  # decoded; about half a second of work
 _BATCH_UNITS = 256
 _BASE_BYTES = 128 << 20  # helper arrays of one piece of a unit, and the plan's merges
-_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.partial$|^\.overseg-tmp-")  # zarr's, and those of raw files
 
 
 @dataclass(frozen=True)
@@ -269,7 +268,7 @@ def sweep(volume: Volume, *, everywhere: bool) -> None:
     folders = [top for place in places for top, _, _ in os.walk(place)] if everywhere else []
     for folder in {*own, *folders} - {os.path.join(places[0], LOCK_FOLDER)}:  # others may be at work there
         for entry in os.scandir(folder) if os.path.isdir(folder) else ():
-            if _LEFTOVER.search(entry.name) and entry.is_file():
+            if is_leftover(entry.name) and entry.is_file():
                 Path(entry.path).unlink(missing_ok=True)
 
 

@@ -52,10 +52,6 @@ class Files(ABC):
         """Names of the folders directly under the folder `prefix`, sorted. Raises `StorageError`."""
 
     @abstractmethod
-    def sweep(self, prefix: str = "") -> int:
-        """Remove what killed writes left directly in the folder `prefix`; how many. Only under the lock."""
-
-    @abstractmethod
     def stamp(self, key: str) -> str | None:
         """A cheap mark of the stored bytes; "absent" without any, ``None`` if the store cannot say."""
 
@@ -139,18 +135,6 @@ class LocalFiles(Files):
                     return sorted(entry.name for entry in entries if entry.is_dir())
             except (FileNotFoundError, NotADirectoryError):
                 return []
-
-    def sweep(self, prefix: str = "") -> int:
-        path = self._path(prefix.rstrip("/"))
-        with storage("cannot clean the folder", path):
-            try:
-                with os.scandir(path) as entries:
-                    left = [entry.path for entry in entries if is_leftover(entry.name)]
-            except (FileNotFoundError, NotADirectoryError):
-                return 0
-            for file in left:
-                os.unlink(file)
-            return len(left)
 
     def stamp(self, key: str) -> str | None:
         path = self._path(key)
@@ -309,9 +293,6 @@ class RemoteFiles(Files):
                 return []
             folders = [entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory"]
             return sorted(name.rsplit("/", 1)[-1] for name in folders)
-
-    def sweep(self, prefix: str = "") -> int:
-        return 0  # an object is written by one request, whole or not at all
 
     def stamp(self, key: str) -> str | None:
         with storage("cannot look at the object", self._where(key), self._secrets):

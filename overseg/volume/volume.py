@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -242,18 +242,6 @@ class Volume:
             cannot say.
         """
         return self.level_place(level).files.stamp(self.unit_key(unit, level))
-
-    def sweep(self, units: Iterable[int], level: int = 0) -> int:
-        """Remove temporary files that killed writes left beside these units. Only under the volume's lock.
-
-        Returns
-        -------
-        int
-            How many were removed.
-        """
-        files = self.level_place(level).files
-        folders = {self.unit_key(unit, level).rpartition("/")[0] for unit in units}
-        return sum(files.sweep(folder) for folder in sorted(folders))
 
     def unit_key(self, unit: int, level: int = 0) -> str:
         """Key of a unit's stored bytes below the level's array."""
