@@ -119,26 +119,11 @@ def apply(
         state = read_state(volume)
         entry = _entry(state, plan, folder)
         sweep(volume, everywhere=entry.phase == APPLYING)
-        units = _all_units(plan, volume)
-        n = sum(len(numbers) for numbers in units.values())
-        counts = {"written": 0, "voxels": 0}
-        if entry.phase != APPLIED:
-            counts = _write(folder, plan, volume, state, entry, lock, units, executor, progress)
-            entry = replace(entry, phase=APPLIED, date=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-            lock.check()
-            write_state(volume, state.with_entry(entry))
-        if not entry.noted:
-            _note(folder, plan, volume, entry, lock)
-            write_state(volume, state.with_entry(replace(entry, noted=True)))
-    return Result(
-        plan.hash,
-        volume.location,
-        APPLIED,
-        n,
-        counts["written"],
-        counts["voxels"],
-        time.monotonic() - start,
-    )
+        applying = _Apply(folder, plan, volume, state, entry, lock)
+        written, voxels = applying.run(executor, progress)
+    touched = sum(len(numbers) for numbers in applying.units.values())
+    seconds = time.monotonic() - start
+    return Result(plan.hash, volume.location, APPLIED, touched, written, voxels, seconds)
 
 
 def open_plan_volume(plan: PlanData, volume: Volume | None) -> Volume:
@@ -241,7 +226,75 @@ def _entry(state: State, plan: PlanData, folder: Path) -> Entry:
     return replace(own, place=str(folder))
 
 
-def _all_units(plan: PlanData, volume: Volume) -> dict[int, list[int]]:
+class _Apply:
+    """One application, step by step."""
+
+    def __init__(
+        self, folder: Path, plan: PlanData, volume: Volume, state: State, entry: Entry, lock: Lock
+    ) -> None:
+        self.folder, self.plan, self.volume = folder, plan, volume
+        self.state, self.entry, self.lock = state, entry, lock
+        self.units = _touched(plan, volume)
+        self.place = journal_folder(folder, entry)
+        self.journal = read_journal(self.place)
+        self.attempt = uuid.uuid4().hex[:12]
+
+    def run(self, executor: Executor, progress: Progress | None) -> tuple[int, int]:
+        """Do what is not done yet; gives the numbers of units written and of voxels changed."""
+        written, voxels = 0, 0
+        if self.entry.phase != APPLIED:
+            job = Job(str(self.folder), self.plan.hash, self.volume, str(self.place), self.attempt, self.lock)
+            todo = self._check(job, executor, progress)
+            self._set(phase=APPLYING)
+            for _, receipt in executor.run("write", write, tasks(job, todo), progress=progress):
+                written, voxels = written + receipt["written"], voxels + receipt["voxels"]
+            self._set(phase=APPLIED, date=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+        if not self.entry.noted:
+            self._note()
+            self._set(noted=True)
+        return written, voxels
+
+    def _check(self, job: Job, executor: Executor, progress: Progress | None) -> dict[int, list[Unit]]:
+        """All that can be refused, before anything is written; gives the units that are to be corrected."""
+        check_memory(self.volume, executor)
+        _check_range(self.plan, self.volume)
+        units = {
+            level: unit_list(self.plan, level, numbers, self.journal) for level, numbers in self.units.items()
+        }
+        done: dict[int, set[int]] = {level: set() for level in units}
+        runs = 0
+        names = tasks(job, units)
+        for name, receipt in executor.run("check", check, names, progress=progress):
+            runs += receipt["runs"]
+            done[names[name][1]].update(receipt["done"])
+        _check_space(self.folder, runs)
+        return {
+            level: [each for each in members if each.unit not in done[level]]
+            for level, members in units.items()
+        }
+
+    def _note(self) -> None:
+        """Provenance, journalled like everything else."""
+        from importlib.metadata import version
+
+        fills = self.plan.fills
+        note = {
+            "version": version("overseg"),
+            "date": self.entry.date,
+            "labels_merged": len(self.plan.merges.old),
+            "voxels_filled": int((fills.x1 - fills.x0).sum()),
+        }
+        with Segment(self.place, self.attempt) as segment:
+            write_provenance(self.volume, self.plan.hash, note, self.journal.metas, segment, self.lock)
+
+    def _set(self, **changes: Any) -> None:
+        self.lock.check()
+        self.entry = replace(self.entry, **changes)
+        self.state = self.state.with_entry(self.entry)
+        write_state(self.volume, self.state)
+
+
+def _touched(plan: PlanData, volume: Volume) -> dict[int, list[int]]:
     """Touched units by level."""
     rows = (plan.units.level == 0) & plan.units.touched
     touched = np.zeros(volume.grid(0).n, bool)
@@ -250,55 +303,6 @@ def _all_units(plan: PlanData, volume: Volume) -> dict[int, list[int]]:
     for level in range(1, len(volume.levels)):
         units[level] = touched_units(volume, level, touched).tolist()
     return units
-
-
-def _write(
-    folder: Path,
-    plan: PlanData,
-    volume: Volume,
-    state: State,
-    entry: Entry,
-    lock: Lock,
-    units: dict[int, list[int]],
-    executor: Executor,
-    progress: Progress | None,
-) -> dict[str, int]:
-    """Check everything, then correct all units of all levels."""
-    place = journal_folder(folder, entry)
-    journal = read_journal(place)
-    job = Job(str(folder), plan.hash, volume, str(place), uuid.uuid4().hex[:12], lock)
-    todo = {level: unit_list(plan, level, numbers, journal) for level, numbers in units.items()}
-    check_memory(volume, executor)
-    _check_range(plan, volume)
-    done: set[int] = set()
-    runs = 0
-    for _, receipt in executor.run("check", check, tasks(job, {0: todo[0]}), progress=progress):
-        runs += receipt["runs"]
-        done.update(receipt["done"])
-    _check_space(folder, volume, runs)
-    write_state(volume, state.with_entry(replace(entry, phase=APPLYING)))
-    todo[0] = [each for each in todo[0] if each.unit not in done]
-    counts = {"written": 0, "voxels": 0}
-    for _, receipt in executor.run("write", write, tasks(job, todo), progress=progress):
-        counts = {key: counts[key] + receipt[key] for key in counts}
-    return counts
-
-
-def _note(folder: Path, plan: PlanData, volume: Volume, entry: Entry, lock: Lock) -> None:
-    """Provenance, journalled like everything else."""
-    from importlib.metadata import version
-
-    fills = plan.fills
-    note = {
-        "version": version("overseg"),
-        "date": entry.date,
-        "labels_merged": len(plan.merges.old),
-        "voxels_filled": int((fills.x1 - fills.x0).sum()),
-    }
-    place = journal_folder(folder, entry)
-    metas = read_journal(place).metas
-    with Segment(place, uuid.uuid4().hex[:12]) as segment:
-        write_provenance(volume, plan.hash, note, metas, segment, lock)
 
 
 def _check_range(plan: PlanData, volume: Volume) -> None:
@@ -312,10 +316,9 @@ def _check_range(plan: PlanData, volume: Volume) -> None:
             )
 
 
-def _check_space(folder: Path, volume: Volume, runs: int) -> None:
+def _check_space(folder: Path, runs: int) -> None:
     """Refuse to start what the journal's disk cannot hold."""
-    sizes = [float(np.prod(level.shape)) for level in volume.levels]
-    need = int(runs * journals.BYTES_PER_RUN * sum(sizes) / sizes[0]) + (1 << 20)
+    need = runs * journals.BYTES_PER_RUN + (1 << 20)
     free = shutil.disk_usage(folder).free
     if need > free:
         raise StorageError(

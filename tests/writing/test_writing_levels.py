@@ -12,12 +12,13 @@ import zarr
 from twins.writing import coarse, contents, edits, image, metadata, plan_for, store, tissue, truth
 
 from overseg.cluster.executor import InlineExecutor
+from overseg.errors import PlanError, VolumeError
 from overseg.pipeline.apply import apply
 from overseg.pipeline.plandata import Fills, Merges
 from overseg.pipeline.undo import undo
 from overseg.pipeline.verify import verify
 from overseg.settings import RunSettings
-from overseg.volume import open_volume
+from overseg.volume import Volume, open_volume
 
 RUN = RunSettings()
 INLINE = InlineExecutor(1, 1 << 30)
@@ -133,8 +134,6 @@ def test_no_attributes_file_before_none_after(tmp_path: Path) -> None:
 
 
 def test_two_plans_are_undone_in_turn(tmp_path: Path) -> None:
-    from overseg.errors import PlanError
-
     path = tmp_path / "tissue.ome.zarr"
     volume = image(path, tissue(SHAPE).astype(np.uint16), (8, 8, 8), 3)
     merges, fills = edits(SHAPE)
@@ -156,3 +155,19 @@ def test_two_plans_are_undone_in_turn(tmp_path: Path) -> None:
     assert metadata(path) == start_files
     for found, then in zip(contents(volume), start, strict=True):
         np.testing.assert_array_equal(found, then)
+
+
+def test_a_damaged_chunk_of_a_coarse_level_is_refused_first(tmp_path: Path) -> None:
+    data = tissue(SHAPE).astype(np.uint16)
+    path = tmp_path / "tissue.ome.zarr"
+    volume = image(path, data, (8, 8, 8), 3)
+    plan_for(volume, tmp_path / "a.overseg", *edits(SHAPE))
+    chunk = path / "labels/cells/2/c/0/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    with pytest.raises(VolumeError, match="damaged"):
+        apply(tmp_path / "a.overseg", RUN, INLINE)
+    np.testing.assert_array_equal(contents_of_level_0(volume), data)
+
+
+def contents_of_level_0(volume: Volume) -> np.ndarray:
+    return volume.read((slice(0, SHAPE[0]), slice(0, SHAPE[1]), slice(0, SHAPE[2])))
