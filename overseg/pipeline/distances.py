@@ -33,10 +33,10 @@ Box = tuple[slice, slice, slice]
 Read = Callable[[Box], npt.NDArray[Any]]
 
 #: Pairs of layers within a part that the second stage looks at, the nearest to the gap.
-REACH = 5
+REACH = 4
 ALL = 1 << 40
 #: Masks above so many voxels are thinned to every 2nd, 3rd, ... row and column for the second stage.
-MOST_VOXELS = 2048
+MOST_VOXELS = 1024
 
 _BATCH_ROWS = 64
 _BATCH_VOXELS = 1 << 26

@@ -1,0 +1,106 @@
+"""What the shipped models learn from, and how they are made: overseg/model/weights.
+
+    python -m benchmarks.tissues [DATA]
+
+DATA is the folder of labelled volumes, by default that of the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.measure import generate_tissue, train
+from overseg.measure.examples import Triple
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "overseg" / "model" / "weights"
+NUCLEI = (1135, 1136, 1137, 1139, 1170)
+RECIPE: dict[str, Any] = {"seed": 0, "repeats": 1, "max_gap": 3, "epochs": 30}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A labelled volume, where it comes from, and under which licence."""
+
+    tissue: str
+    labels: npt.NDArray[Any]
+    voxel_size: Triple
+    source: str
+    licence: str
+
+
+def data_folder() -> Path:
+    """The folder given on the command line, in OVERSEG_DATA, or beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    return Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("OVERSEG_DATA", beside))
+
+
+def read(folder: Path, name: str, key: str = "labels") -> npt.NDArray[Any]:
+    """One array of the volumes."""
+    with np.load(folder / f"{name}.npz") as archive:
+        return archive[key]
+
+
+def volumes(folder: Path) -> list[Stack]:
+    """The volumes that models learn from."""
+    one = (1.0, 1.0, 1.0)
+    meristem = read(folder, "plant_meristem/meristem")
+    crops = (meristem[60:210, :160, :160], meristem[60:210, 200:360, 200:360])
+    where = "VirtualPlants/draco_stem, cgal_meshing/tmp/8bit_image.inr.gz"
+    return [
+        *(Stack("meristem", np.ascontiguousarray(crop), one, where, "CeCILL-C") for crop in crops),
+        Stack(
+            "ovule",
+            read(folder, "plant_ovule_crop/ovule_crop"),
+            (0.235, 0.15, 0.15),
+            "kreshuklab/plant-seg, tests/resources/sample_ovule.h5",
+            "MIT",
+        ),
+        *(
+            Stack(
+                "nuclei",
+                read(folder, f"plant_ovule_nuclei/nuclei_{n}"),
+                (0.28, 0.127, 0.127),
+                f"kreshuklab/go-nuclear, stardist/tests/data/{n}_mini.h5",
+                "MIT",
+            )
+            for n in NUCLEI
+        ),
+        *(
+            Stack("generated", generate_tissue((64, 96, 96), 110, seed), one, "overseg", "BSD-3-Clause")
+            for seed in (1, 2)
+        ),
+    ]
+
+
+def grouped(stacks: list[Stack]) -> tuple[list[str], list[list[tuple[npt.NDArray[Any], Triple]]]]:
+    """Names of the tissues, and the volumes of each."""
+    names = list(dict.fromkeys(stack.tissue for stack in stacks))
+    return names, [[(s.labels, s.voxel_size) for s in stacks if s.tissue == name] for name in names]
+
+
+def main() -> None:
+    """Train both shipped models; the same machine and torch give the same weights."""
+    stacks = volumes(data_folder())
+    for name, preset in (("default", None), ("paper", "paper")):
+        model = train(
+            [stack.labels for stack in stacks],
+            WEIGHTS / f"{name}.safetensors",
+            voxel_sizes=[stack.voxel_size for stack in stacks],
+            tissues=[stack.tissue for stack in stacks],
+            sources=[stack.source for stack in stacks],
+            licences=[stack.licence for stack in stacks],
+            preset=preset,  # type: ignore[arg-type]
+            **RECIPE,
+        )
+        print(name, model.threshold, model.digest)
+
+
+if __name__ == "__main__":
+    main()
