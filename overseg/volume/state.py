@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 VERSION = 1
 KEY = ".overseg/state.json"
 PLANNED, APPLYING, APPLIED, UNDOING, UNDONE = "planned", "applying", "applied", "undoing", "undone"
+_ABOVE = 5
 PHASES = (PLANNED, APPLYING, APPLIED, UNDOING, UNDONE)
 
 
@@ -165,8 +166,11 @@ def find_place(entry: Entry, volume: Volume) -> str | None:
         A folder that holds the plan of that hash.
     """
     name = os.path.basename(entry.place.rstrip(os.sep))
-    above = volume.place.parent() if volume.place.local else None
-    places = [entry.place] if above is None else [entry.place, os.path.join(above.location, name)]
+    places = [entry.place]
+    above = volume.place if volume.place.local else None
+    for _ in range(_ABOVE):  # labels lie deep in an image, the plan beside the image
+        above = above.parent() if above is not None else None
+        places += [] if above is None else [os.path.join(above.location, name)]
     for place in places:
         if _hash_in(place) == entry.plan_hash:
             return place

@@ -199,7 +199,8 @@ def write_all(volume: Volume, level: int, data: np.ndarray) -> None:
     """Set all voxels of a level."""
     grid = volume.grid(level)
     for unit in range(grid.n):
-        volume.write_unit(unit, np.ascontiguousarray(data[grid.slices(unit)]), level)
+        part = np.ascontiguousarray(data[grid.slices(unit)], volume.levels[level].dtype)
+        volume.write_unit(unit, part, level)
 
 
 def metadata(path: Path) -> dict[str, bytes]:

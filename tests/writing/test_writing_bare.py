@@ -27,6 +27,7 @@ SHAPE = (20, 26, 30)
         ((7, 26, 11), {"zarr_format": 2}, "uint16"),
         ((20, 26, 30), {}, "int64"),
         ((4, 4, 4), {"shards": (8, 16, 12)}, "uint64"),
+        ((5, 9, 30), {"zarr_format": 2}, ">u2"),
     ],
 )
 def test_apply_verify_undo(

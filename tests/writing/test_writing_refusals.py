@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from twins.writing import contents, edits, metadata, plan_for, store, tissue, truth
+from twins.writing import contents, edits, image, metadata, plan_for, store, tissue, truth
 
 from overseg.cluster.executor import InlineExecutor
 from overseg.errors import ChangedError, LockedError, PlanError, ResourceError, StorageError, VolumeError
@@ -334,6 +334,17 @@ def test_volume_and_plan_moved_together(case: Case, tmp_path: Path) -> None:
     assert place == str(tmp_path / "moved/tissue.overseg")
     undo(place, RUN, volume=volume)
     np.testing.assert_array_equal(contents(volume)[0], case.data)
+
+
+def test_an_image_and_its_plan_moved_together(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    volume = image(tmp_path / "here/tissue.ome.zarr", tissue(SHAPE).astype(np.uint16), (8, 8, 8), 3)
+    plan_for(volume, tmp_path / "here/tissue.overseg", *edits(SHAPE))
+    apply(tmp_path / "here/tissue.overseg", RUN, INLINE)
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = open_volume(tmp_path / "there/tissue.ome.zarr")
+    last = read_state(moved).last
+    assert last is not None and find_place(last, moved) == str(tmp_path / "there/tissue.overseg")
 
 
 def test_a_lost_plan_folder(case: Case, tmp_path: Path) -> None:
