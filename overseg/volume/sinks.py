@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -73,10 +73,20 @@ def write_hdf5(path: Path, source: Source, size: Triple | None, unit: str | None
 
 def write_npy(path: Path, source: Source) -> None:
     """A plain array; the format has no place for a voxel size."""
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=source.dtype, shape=source.shape)
+    with path.open("wb") as file:
+        _write_array(file, source)
+
+
+def _write_array(file: IO[bytes], source: Source) -> None:
+    # written, not mapped: a full disk is then an error and not the end of the process
+    header = {
+        "descr": np.lib.format.dtype_to_descr(source.dtype),
+        "fortran_order": False,
+        "shape": source.shape,
+    }
+    np.lib.format.write_array_header_1_0(file, header)
     for span in source.slabs():
-        out[span] = source.read_layers(span)
-    out.flush()
+        file.write(np.ascontiguousarray(source.read_layers(span), source.dtype).data)
 
 
 def write_npz(path: Path, source: Source, size: Triple | None, unit: str | None, key: str | None) -> None:
@@ -86,14 +96,7 @@ def write_npz(path: Path, source: Source, size: Triple | None, unit: str | None,
         facts["unit"] = np.array(unit)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open(f"{key or 'labels'}.npy", "w", force_zip64=True) as file:
-            header = {
-                "descr": np.lib.format.dtype_to_descr(source.dtype),
-                "fortran_order": False,
-                "shape": source.shape,
-            }
-            np.lib.format.write_array_header_1_0(file, header)
-            for span in source.slabs():
-                file.write(np.ascontiguousarray(source.read_layers(span), source.dtype).data)
+            _write_array(file, source)
         for name, value in facts.items():
             with archive.open(f"{name}.npy", "w") as file:
                 np.lib.format.write_array(file, value, allow_pickle=False)

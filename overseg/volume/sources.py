@@ -188,11 +188,16 @@ def _hdf5_size(data: Any) -> tuple[Triple | None, str | None]:
 
 @contextmanager
 def _open_npy(name: Name) -> Iterator[Source]:
+    def load(box: Box, t: int) -> npt.NDArray[np.integer]:
+        # mapped anew each time: pages of a map that stays open count as memory of the process
+        return np.array(np.load(name.path, mmap_mode="r", allow_pickle=False)[box])
+
     with reading(name.text):
-        data = np.load(name.path, mmap_mode="r", allow_pickle=False)
-    _check_array(data.dtype, data.shape, name.text)
-    z, y, x = data.shape
-    yield Source(name.text, (z, y, x), data.dtype.newbyteorder("="), lambda box, t: np.asarray(data[box]))
+        mapped = np.load(name.path, mmap_mode="r", allow_pickle=False)
+        shape, dtype = mapped.shape, mapped.dtype
+        del mapped
+    _check_array(dtype, shape, name.text)
+    yield Source(name.text, (shape[0], shape[1], shape[2]), dtype.newbyteorder("="), load)
 
 
 @contextmanager

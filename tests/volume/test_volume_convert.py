@@ -407,7 +407,7 @@ def test_a_full_disk_is_reported_and_cleaned_up(tmp_path: Path, monkeypatch: pyt
     def full(*_: object, **__: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("numpy.lib.format.open_memmap", full)
+    monkeypatch.setattr(sinks, "_write_array", full)
     with pytest.raises(StorageError, match="No space left"):
         convert(source, tmp_path / "out.npy")
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
