@@ -125,8 +125,8 @@ class Segment:
             folder.mkdir(parents=True, exist_ok=True)
             is_new = not self.path.exists()
             self._file = self.path.open("ab", buffering=0)
-            if is_new:
-                sync_folder(folder)
+            for above in (folder, folder.parent, folder.parent.parent) if is_new else ():
+                sync_folder(above)
         except OSError as error:
             raise cannot_write(folder, error) from None
 

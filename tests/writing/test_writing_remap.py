@@ -141,3 +141,23 @@ def test_touching_runs_of_one_label_are_one() -> None:
                   new=np.array([8, 8, 8], np.uint64))  # fmt: skip
     joined = sort_fills(fills)
     assert (joined.x0.tolist(), joined.x1.tolist()) == ([0], [6])
+
+
+def test_records_after_a_torn_one_are_found(tmp_path: Path) -> None:
+    old, new = np.zeros((2, 2), np.uint8), np.ones((2, 2), np.uint8)
+    for unit in range(3):  # one process, whose second record was cut short by a full disk
+        with Segment(tmp_path, "attempt") as segment:
+            segment.image(0, unit, b"b" * 16, b"a" * 16, old, new)
+        if unit == 1:
+            segment.path.write_bytes(segment.path.read_bytes()[:-5])
+    journal = read_journal(tmp_path)
+    assert sorted(journal.images) == [(0, 0), (0, 2)]
+    np.testing.assert_array_equal(restore(tmp_path, journal.images[0, 2], new), old)
+
+
+def test_the_first_image_of_a_unit_counts(tmp_path: Path) -> None:
+    first, second = np.zeros((2, 2), np.uint8), np.full((2, 2), 7, np.uint8)
+    with Segment(tmp_path, "attempt") as segment:
+        segment.image(0, 5, b"b" * 16, b"a" * 16, first, second)
+        segment.image(0, 5, b"a" * 16, b"c" * 16, second, first)
+    assert read_journal(tmp_path).images[0, 5].before == b"b" * 16
