@@ -260,13 +260,14 @@ def embedded(workers: int, memory: int) -> Iterator[DaskExecutor]:
     """A scheduler in this process and worker processes around it."""
     with (
         scratch() as folder,
+        silence_logging_cmgr(logging.CRITICAL),  # longer than the cluster's own, which ends before its loop
         dask.config.set({**_NEVER_IDLE, "temporary-directory": str(folder)}),
         LocalCluster(
             n_workers=0,
             processes=True,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
+            silence_logs=False,
             scheduler_kwargs={"allowed_failures": 0, "dashboard": False},
         ) as cluster,
         Workers(cluster.scheduler_address, workers, memory, folder) as pool,
