@@ -84,7 +84,7 @@ def remove_provenance(volume: Volume, plan_hash: str, metas: list[Meta], lock: L
             del attributes[KEY]
 
     edits = dict(_documents(volume, remove))
-    for path in {meta.path: None for meta in metas}:
+    for path in {**edits, **{meta.path: None for meta in metas}}:
         files, key = _resolve(volume, path)
         now = files.read(key)
         if now is None:
@@ -110,7 +110,7 @@ def _documents(volume: Volume, change: Edit) -> Iterator[tuple[str, Edit]]:
     """
     up = "../" * len([part for part in volume.levels[0].path.split("/") if part])
     if volume.zarr_format == 3:
-        yield f"{up}zarr.json", lambda document: change(document.setdefault("attributes", {}))
+        yield f"{up}zarr.json", lambda document: _within(document, "attributes", change)
     else:
         yield f"{up}.zattrs", change
         yield f"{up}.zmetadata", _in_consolidated_v2("", change)
@@ -131,7 +131,7 @@ def _in_consolidated_v3(inside: str, change: Edit) -> Edit:
     def edit(document: dict[str, Any]) -> None:
         entries = (document.get("consolidated_metadata") or {}).get("metadata") or {}
         if inside in entries:
-            change(entries[inside].setdefault("attributes", {}))
+            _within(entries[inside], "attributes", change)
 
     return edit
 
@@ -142,9 +142,17 @@ def _in_consolidated_v2(inside: str, change: Edit) -> Edit:
     def edit(document: dict[str, Any]) -> None:
         entries = document.get("metadata") or {}
         if f"{start}.zarray" in entries or f"{start}.zgroup" in entries:
-            change(entries.setdefault(f"{start}.zattrs", {}))
+            _within(entries, f"{start}.zattrs", change)
 
     return edit
+
+
+def _within(holder: dict[str, Any], key: str, change: Edit) -> None:
+    """Change the attributes under a key; a key that was not there and stays empty is not made."""
+    attributes = holder.get(key, {})
+    change(attributes)
+    if attributes or key in holder:
+        holder[key] = attributes
 
 
 def _edited(data: bytes | None, edit: Edit, where: str) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,19 @@ def test_a_damaged_chunk_of_a_coarse_level_is_refused_first(tmp_path: Path) -> N
 
 def contents_of_level_0(volume: Volume) -> np.ndarray:
     return volume.read((slice(0, SHAPE[0]), slice(0, SHAPE[1]), slice(0, SHAPE[2])))
+
+
+def test_labels_copied_out_of_their_image(tmp_path: Path) -> None:
+    path = tmp_path / "tissue.ome.zarr"
+    volume = image(path, tissue(SHAPE).astype(np.uint16), (8, 8, 8), 3)
+    before = contents(volume)
+    plan_for(volume, tmp_path / "a.overseg", *edits(SHAPE))
+    apply(tmp_path / "a.overseg", RUN, INLINE)
+    shutil.copytree(path / "labels/cells", tmp_path / "cells")
+    copy = open_volume(tmp_path / "cells")
+    undo(tmp_path / "a.overseg", RUN, volume=copy)
+    for found, then in zip(contents(copy), before, strict=True):
+        np.testing.assert_array_equal(found, then)
+    assert "overseg" not in zarr.open_group(str(tmp_path / "cells"), mode="r").attrs
+    assert "overseg" in zarr.open_group(str(path / "labels/cells"), mode="r").attrs
+    assert verify(tmp_path / "a.overseg").ok
