@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 RUN    := $(BIN)/python
 
-.PHONY: help install demo test lint unit parts bench faults accuracy clean
+.PHONY: help install demo test lint unit parts faults accuracy clean
 
 help:            ## what there is to run
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,9 +36,6 @@ parts: install   ## real processes, faults, real volumes
 	timeout 600 $(RUN) -m pytest -q -m "cluster and not fault" tests
 	timeout 900 $(RUN) -m pytest -q -m "fault" tests
 	timeout 600 $(RUN) -m pytest -q -m "accuracy and not cluster and not fault" tests
-
-bench: install   ## figures of benchmarks/README.md
-	$(RUN) -m benchmarks.run
 
 accuracy: install ## benchmarks/accuracy.md, from the real volumes
 	$(RUN) -m benchmarks.accuracy
