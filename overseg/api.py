@@ -15,7 +15,6 @@ from overseg.pipeline.result import Plan
 from overseg.settings import RunSettings, Settings, build, canonical
 
 if TYPE_CHECKING:
-    from overseg.pipeline.plandata import PlanData
     from overseg.pipeline.verify import Verification
     from overseg.volume import Volume
 
@@ -102,19 +101,8 @@ def apply(
     StorageError
         If the store refuses to write.
     """
-    from overseg.pipeline.apply import apply as run_apply
-
     folder = plan.path if isinstance(plan, Plan) else Path(plan)
-    run = _run_only(options)
-    from overseg.cluster import open_executor
-    from overseg.pipeline.planfile import read_plan
-
-    data = read_plan(folder)
-    hint = _MANY if run.workers else _write_hint(data)
-    with open_executor(run, client=client, tasks_hint=hint) as executor:
-        result = run_apply(folder, run, executor, progress=progress)
-        peak = executor.peak_rss_bytes
-    return Plan(folder, data, result.units_rewritten, peak, "applied", (("apply", result.seconds),))
+    return _apply(folder, _run_only(options), client, progress)
 
 
 def correct(
@@ -179,28 +167,32 @@ def correct(
     else:
         lifecycle.refuse_unfinished(opened)
         opened.check_writable()
-        done = _already(opened, settings)
+        done = _already(opened, settings, run, client)
         if done is not None:
             lifecycle.copy_is_done(done.path)
             return done
         made = _make(opened, settings, run, lifecycle.place_for(opened, settings, out), client, progress)
         if confirm is not None and not confirm(made):
             return made
-    finished = apply(made, client=client, progress=progress, **run.model_dump(exclude_none=True))
+    finished = _apply(made.path, run, client, progress, opened)
     if output is not None:
         lifecycle.copy_is_done(finished.path)
     return replace(finished, peak_rss_bytes=max(made.peak_rss_bytes, finished.peak_rss_bytes))
 
 
-def verify(plan: str | Path | Plan, *, progress: Progress | None = None) -> Verification:
+def verify(
+    plan: str | Path | Plan, *, client: Any = None, progress: Progress | None = None, **options: Any
+) -> Verification:
     """Prove that only listed voxels changed, and that those became what the plan says.
 
     Parameters
     ----------
     plan : str, Path or Plan
         A finished plan, applied or not.
-    progress : callable, optional
+    client, progress
         As for `plan`.
+    **options
+        Fields of `overseg.settings.RunSettings`.
 
     Returns
     -------
@@ -212,9 +204,8 @@ def verify(plan: str | Path | Plan, *, progress: Progress | None = None) -> Veri
     PlanError
         If the plan is missing or damaged.
     """
-    from overseg.pipeline.verify import verify as run_verify
-
-    return run_verify(plan.path if isinstance(plan, Plan) else Path(plan), progress=progress)
+    folder = plan.path if isinstance(plan, Plan) else Path(plan)
+    return _verify(folder, _run_only(options), client, progress)
 
 
 def undo(
@@ -222,6 +213,7 @@ def undo(
     *,
     only_unchanged: bool = False,
     label: str | None = None,
+    client: Any = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Plan:
@@ -235,7 +227,7 @@ def undo(
         Leave units alone that someone else changed since, instead of refusing.
     label : str, optional
         Which labels of an image group.
-    progress : callable, optional
+    client, progress
         As for `plan`.
     **options
         Fields of `overseg.settings.RunSettings`.
@@ -251,12 +243,17 @@ def undo(
     PlanError
         If there is nothing to undo, or a later plan must be undone first.
     """
+    from overseg.cluster import open_executor
     from overseg.pipeline.undo import undo as run_undo
 
     folder, volume = (target.path, None) if isinstance(target, Plan) else lifecycle.plan_of(target, label)
     made = lifecycle.load(folder)
     run = _run_only(options)
-    result = run_undo(folder, run, only_unchanged=only_unchanged, progress=progress, volume=volume)
+    hint = _MANY if run.workers else _tasks_hint(int(made.data.units.touched.sum()))
+    with open_executor(run, client=client, tasks_hint=hint) as executor:
+        result = run_undo(
+            folder, run, only_unchanged=only_unchanged, executor=executor, progress=progress, volume=volume
+        )
     return replace(
         made, rewritten=result.units_rewritten, phase="undone", seconds=(("undo", result.seconds),)
     )
@@ -303,12 +300,40 @@ def _make(
     return Plan(place, data, peak_rss_bytes=peak)
 
 
-def _write_hint(data: PlanData) -> int:
-    """About how many quarter-second tasks applying a plan is worth."""
-    return 1 + int(data.units.touched.sum()) // 64
+def _apply(
+    folder: Path, run: RunSettings, client: Any, progress: Progress | None, volume: Volume | None = None
+) -> Plan:
+    """Apply to the plan's volume, or to the one given: that volume moved, or a copy of it."""
+    from overseg.cluster import open_executor
+    from overseg.pipeline.apply import apply as run_apply
+    from overseg.pipeline.planfile import read_plan
+
+    data = read_plan(folder)
+    hint = _MANY if run.workers else _tasks_hint(int(data.units.touched.sum()))
+    with open_executor(run, client=client, tasks_hint=hint) as executor:
+        result = run_apply(folder, run, executor, progress=progress, volume=volume)
+        peak = executor.peak_rss_bytes
+    return Plan(folder, data, result.units_rewritten, peak, "applied", (("apply", result.seconds),))
 
 
-def _already(volume: Volume, settings: Settings) -> Plan | None:
+def _verify(
+    folder: Path, run: RunSettings, client: Any, progress: Progress | None, volume: Volume | None = None
+) -> Verification:
+    from overseg.cluster import open_executor
+    from overseg.pipeline.planfile import read_plan
+    from overseg.pipeline.verify import verify as run_verify
+
+    hint = _MANY if run.workers else _tasks_hint(len(read_plan(folder).units.unit))
+    with open_executor(run, client=client, tasks_hint=hint) as executor:
+        return run_verify(folder, executor=executor, progress=progress, volume=volume)
+
+
+def _tasks_hint(units: int) -> int:
+    """About how many quarter-second tasks it is worth to read or write that many units."""
+    return 1 + units // 64
+
+
+def _already(volume: Volume, settings: Settings, run: RunSettings, client: Any) -> Plan | None:
     """The plan that corrected this volume with these settings, if every voxel still is as it left them."""
     from overseg.volume.state import find_place, read_state
 
@@ -316,7 +341,7 @@ def _already(volume: Volume, settings: Settings) -> Plan | None:
     if last is None or last.phase != "applied" or find_place(last, volume) is None:
         return None
     made = lifecycle.load(lifecycle.find(last, volume))
-    if made.data.settings != canonical(settings) or not verify(made).ok:
+    if made.data.settings != canonical(settings) or not _verify(made.path, run, client, None, volume).ok:
         return None
     return made
 

@@ -93,7 +93,8 @@ def refuse_unfinished(volume: Volume) -> None:
         raise PlanError(
             f"a plan is half {'undone' if last.phase == 'undoing' else 'applied'} on this volume",
             where=f"{volume.location}, plan {place}",
-            remedy=f"finish it with `overseg apply {place}`, or go back with `overseg undo {place}`",
+            remedy=f"finish it with `overseg apply {place}`, "
+            f"or go back with `overseg undo {volume.location}`",
         )
 
 
