@@ -12,6 +12,8 @@ import zarr
 import overseg
 from overseg.measure.simulation import simulate_splits
 from overseg.measure.tissue import generate_tissue
+from overseg.settings import build
+from overseg.volume import open_volume
 
 SHAPE = (26, 60, 70)
 
@@ -91,6 +93,25 @@ def test_every_layout_gives_the_same_plan_and_voxels(
 def test_any_number_of_workers(broken, expected, tmp_path, workers):
     path = store(tmp_path / "v.zarr", broken, (4, 16, 16), None, 3, np.uint32)
     plan = overseg.correct(path, workers=workers, memory="512MiB")
+    assert plan.hash == expected[0]
+    np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], expected[1])
+
+
+@pytest.mark.parametrize(
+    ("side", "least", "partition"), [(8, 1, 1 << 36), (16, 4000, 20_000), (24, 1, 5_000), (512, 1, 50_000)]
+)
+def test_any_block_size_and_partition(broken, expected, tmp_path, monkeypatch, side, least, partition):
+    from overseg.pipeline import scantask
+
+    monkeypatch.setattr(scantask, "_SIDE", side)
+    monkeypatch.setattr(scantask, "_LEAST", least)
+    monkeypatch.setattr(scantask, "_SHARE", 10_000)
+    monkeypatch.setattr(scantask, "_PARTITION", partition)
+    path = store(tmp_path / "v.zarr", broken, (4, 8, 8), None, 3, np.uint32)
+    settings, _ = build()
+    tasks = scantask.plan_scan(open_volume(path), settings, 1 << 30)
+    assert len(tasks) > 4 and len(scantask.plan_seams(tasks)) > 0
+    plan = overseg.correct(path, workers=1)
     assert plan.hash == expected[0]
     np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], expected[1])
 
