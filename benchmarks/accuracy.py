@@ -2,8 +2,9 @@
 
     python -m benchmarks.accuracy [DATA]
 
-DATA is the folder of labelled volumes, by default that of the tests. Every tissue is left out once: models are trained on the others and on
-made-up tissue, and judged on splits made in the one left out, with ten fixed seeds.
+DATA is the folder of labelled volumes, by default that of the tests. Every tissue is left out once: models
+are trained on the others and on made-up tissue, and judged on splits made in the one left out, with ten fixed
+seeds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.tables import write_tables
-from benchmarks.tissues import NUCLEI, RECIPE, data_folder, grouped, read, volumes
+from benchmarks.tissues import NUCLEI, PAPER_RECIPE, RECIPE, data_folder, grouped, read, volumes
 from overseg.kernels.fill import restore
 from overseg.measure import calibrate, generate_tissue
 from overseg.measure.examples import Case, Triple, make_case
@@ -207,7 +208,7 @@ def main() -> None:
     names, tissues = grouped(volumes(folder))
     two = judges(names, train_two_stages(tissues, **RECIPE), None)
     print(f"two stages trained, {time.monotonic() - start:.0f} s", flush=True)
-    paper = judges(names, train_published(tissues, **RECIPE), 0.5)
+    paper = judges(names, train_published(tissues, **PAPER_RECIPE), 0.5)
     print(f"published method trained, {time.monotonic() - start:.0f} s", flush=True)
     rows: list[dict[str, Any]] = []
     iou: dict[str, list[float]] = defaultdict(list)

@@ -21,7 +21,8 @@ from overseg.measure.examples import Triple
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "overseg" / "model" / "weights"
 NUCLEI = (1135, 1136, 1137, 1139, 1170)
-RECIPE: dict[str, Any] = {"seed": 0, "repeats": 1, "max_gap": 3, "epochs": 30}
+RECIPE: dict[str, Any] = {"seed": 0, "repeats": 4, "max_gap": 3, "epochs": 20}
+PAPER_RECIPE = {**RECIPE, "repeats": 1}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def main() -> None:
             sources=[stack.source for stack in stacks],
             licences=[stack.licence for stack in stacks],
             preset=preset,  # type: ignore[arg-type]
-            **RECIPE,
+            **(PAPER_RECIPE if preset else RECIPE),
         )
         print(name, model.threshold, model.digest)
 

@@ -21,10 +21,9 @@ from overseg.pipeline.distances import ALL, REACH, distance_rows, looks
 Labels = npt.NDArray[Any]
 Tissues = list[list[tuple[Labels, Triple]]]
 
-#: Of the candidates of which the first stage is sure, one in so many is an example for the second.
-_EVERY_OTHER = 30
-#: About how many examples the published method gets: its features are dear.
-_PUBLISHED_ROWS = 2000
+#: About how many examples the second stage and the published method get: their features are dear.
+_CLOSER_ROWS = 2500
+_PUBLISHED_ROWS = 4000
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def train(
     seed: int = 0,
     repeats: int = 1,
     max_gap: int = 2,
-    epochs: int = 30,
+    epochs: int = 20,
     preset: Literal["paper"] | None = None,
 ) -> Model:
     """Train a model on labelled volumes.
@@ -127,7 +126,7 @@ def train(
 
 
 def train_two_stages(groups: Tissues, *, seed: int, repeats: int, max_gap: int, epochs: int) -> Trained:
-    """Heads of both stages; the second learns from what the first is unsure of, and some of the rest."""
+    """Heads of both stages; the second goes on from the first with what that is unsure of."""
 
     def again() -> Iterator[tuple[int, Case]]:
         return cases(groups, seed=seed, repeats=repeats, max_gap=max_gap)
@@ -135,15 +134,16 @@ def train_two_stages(groups: Tissues, *, seed: int, repeats: int, max_gap: int, 
     examples = collect(again(), moments_of)
     first, first_folds, unseen = fit_left_out(examples, MOMENTS, seed=seed, epochs=epochs)
     low, high = calibrate.SURE_LOW, calibrate.SURE_HIGH
-    # A wider band than is asked later: the unsure ones alone are too few to learn from.
+    # A wider band than is asked later, since the unsure ones alone are few; their features are dear.
     wide = (unseen > 0.3 * low) & (unseen < 1 - 0.3 * (1 - high))
-    keep = wide | _some(len(wide), _EVERY_OTHER, seed)
+    keep = wide & _some(len(wide), int(wide.sum()) / _CLOSER_ROWS, seed)
+    starts = first, *first_folds
     second, second_folds, closer = fit_left_out(
-        collect(again(), full_of, keep), FULL, seed=seed, epochs=epochs
+        collect(again(), full_of, keep), FULL, seed=seed, epochs=epochs, starts=starts
     )
     both = unseen.copy()
     both[keep] = np.where((unseen[keep] > low) & (unseen[keep] < high), closer, unseen[keep])
-    pairs = zip((first, *first_folds), (second, *second_folds), strict=True)
+    pairs = zip(starts, (second, *second_folds), strict=True)
     heads = [{"moments": replace(one, sure_low=low, sure_high=high), "full": two} for one, two in pairs]
     facts = {
         "candidate_rule": "default",
@@ -160,17 +160,17 @@ def train_published(groups: Tissues, *, seed: int, repeats: int, max_gap: int, e
         return cases(groups, seed=seed, repeats=repeats, max_gap=1, rule="paper")
 
     everything = collect(again(), lambda case, rows: np.empty((len(rows), 0)))
-    every = max(1, len(everything.same) // _PUBLISHED_ROWS)
+    every = len(everything.same) / _PUBLISHED_ROWS
     examples = collect(again(), paper_of, _some(len(everything.same), every, seed))
     head, folds, unseen = fit_left_out(examples, PAPER, seed=seed, epochs=epochs, by_class=PAPER_CLASSES)
-    examples = replace(examples, cells=everything.cells // every)
+    examples = replace(examples, cells=(everything.cells / max(every, 1)).astype(np.int64))
     facts = {"candidate_rule": "paper", "max_gap": 1}
     return Trained({"paper": head}, tuple({"paper": fold} for fold in folds), unseen, examples, facts)
 
 
-def _some(n: int, every: int, seed: int) -> npt.NDArray[np.bool_]:
+def _some(n: int, every: float, seed: int) -> npt.NDArray[np.bool_]:
     """One row in `every`, at random."""
-    chosen: npt.NDArray[np.bool_] = np.random.default_rng(seed).integers(0, every, n) == 0
+    chosen: npt.NDArray[np.bool_] = np.random.default_rng(seed).random(n) * every < 1
     return chosen
 
 
@@ -263,6 +263,7 @@ def fit_left_out(
     seed: int,
     epochs: int,
     by_class: tuple[tuple[int, ...], ...] | None = None,
+    starts: tuple[Head, ...] | None = None,
 ) -> tuple[Head, tuple[Head, ...], Float]:
     """A head of all examples, and for each example what a head that never saw its tissue says.
 
@@ -274,6 +275,8 @@ def fit_left_out(
     seed, epochs : int
     by_class : tuple of tuple of int, optional
         Columns that share their normalisation.
+    starts : tuple of Head, optional
+        Heads to go on from: that of all examples, then those that have not seen each tissue.
 
     Returns
     -------
@@ -292,7 +295,7 @@ def fit_left_out(
     if not held_out.any() or held_out.all():
         held_out = np.arange(len(examples.same)) % 10 == 9
 
-    def fitted(rows: npt.NDArray[np.bool_]) -> Head:
+    def fitted(rows: npt.NDArray[np.bool_], place: int) -> Head:
         return fit_head(
             examples.features[rows],
             examples.same[rows],
@@ -302,13 +305,14 @@ def fit_left_out(
             seed=seed,
             epochs=epochs,
             by_class=by_class,
+            start=None if starts is None else starts[place],
         )
 
     logits = np.empty(len(examples.same))
     folds = []
     for group in range(len(examples.cells)):
         out = examples.group == group
-        folds.append(fitted(~out))
+        folds.append(fitted(~out, group + 1))
         logits[out] = folds[-1].logit(examples.features[out])
     for group, fold in enumerate(folds):
         rest = examples.group != group
@@ -316,5 +320,5 @@ def fit_left_out(
             fold, temperature=temperature_of(logits[rest], examples.same[rest], weight[rest])
         )
     temperature = temperature_of(logits, examples.same, weight)
-    head = replace(fitted(np.ones(len(logits), bool)), temperature=temperature)
+    head = replace(fitted(np.ones(len(logits), bool), 0), temperature=temperature)
     return head, tuple(folds), 1.0 / (1.0 + np.exp(-logits / temperature))

@@ -179,41 +179,94 @@ def distance_rows(read: Read, batch: Sequence[Look], kind: str, size: tuple[floa
     """
     width = len(PAPER) if kind == "paper" else len(FULL) - len(MOMENTS)
     out = np.empty((len(batch), width))
+    measure = _Measure((1.0, 1.0), None) if kind == "paper" else _Measure(size, MOST_VOXELS)
     for i, look in enumerate(batch):
-        z0, z1, y0, y1, x0, x1 = look.box
-        block = read((slice(z0, z1), slice(y0, y1), slice(x0, x1)))
-        face, below = look.z - z0, look.z - z0 + look.gap + 1
-        upper = layer_points(block[: face + 1], look.a, (y0, x0))[::-1]
-        lower = layer_points(block[below:], look.b, (y0, x0))
+        parts = _parts(read, look)
         if kind == "paper":
-            out[i] = _published(look, upper, lower)
+            out[i] = _published(look, *parts, measure)
             continue
         try:
-            out[i] = _second_stage(look.gap + 1, upper, lower, size)
+            out[i] = _second_stage(look.gap + 1, *parts, measure)
         except ResourceError:
             out[i] = np.nan
     return out
 
 
-def _second_stage(lag: int, upper: list[Points], lower: list[Points], size: tuple[float, float]) -> Float:
-    """Distances through the gap and within the parts; both lists run from the face outwards."""
-    voxels = 0.5 * (len(upper[0]) + len(lower[0]))
-    radius = math.sqrt(voxels * size[0] * size[1] / math.pi)
+@dataclass(frozen=True)
+class _Layer:
+    """One label's voxels (y, x) in one layer."""
 
-    def both(one: Points, two: Points) -> tuple[float, float]:
-        pair = _thinned(one, two)
-        return mask_distance(*pair, size) / radius, mask_distance(*pair, size, centre=True) / radius
+    label: int
+    z: int
+    points: Points
 
-    def within(part: list[Points]) -> Float:
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def _parts(read: Read, look: Look) -> tuple[list[_Layer], list[_Layer]]:
+    """Layers of both parts, from the face outwards; only the own side of the gap is looked at."""
+    z0, z1, y0, y1, x0, x1 = look.box
+    block = read((slice(z0, z1), slice(y0, y1), slice(x0, x1)))
+    face, below = look.z - z0, look.z - z0 + look.gap + 1
+    upper = layer_points(block[: face + 1], look.a, (y0, x0))
+    lower = layer_points(block[below:], look.b, (y0, x0))
+    above = [_Layer(look.a, z0 + i, points) for i, points in enumerate(upper)]
+    return above[::-1], [_Layer(look.b, z0 + below + i, points) for i, points in enumerate(lower)]
+
+
+class _Measure:
+    """Distances between layers; those within a cell once, however many candidates it is in."""
+
+    def __init__(self, size: tuple[float, float], most: int | None) -> None:
+        self._size, self._most = size, most
+        self._known: dict[tuple[int, int, int, bool], float] = {}
+
+    def __call__(self, one: _Layer, two: _Layer, centre: bool = False) -> float:
+        key = (one.label, *sorted((one.z, two.z)), centre)
+        if one.label != two.label:
+            return self._solve(one, two, centre)
+        if key not in self._known:
+            self._known[key] = self._solve(one, two, centre)
+        return self._known[key]
+
+    def radius(self, voxels: float) -> float:
+        """Of a disc as large as so many voxels."""
+        return math.sqrt(voxels * self._size[0] * self._size[1] / math.pi)
+
+    def _solve(self, one: _Layer, two: _Layer, centre: bool) -> float:
+        pair = one.points, two.points
+        return mask_distance(
+            *(pair if self._most is None else _thinned(*pair, self._most)), self._size, centre
+        )
+
+
+def _second_stage(lag: int, upper: list[_Layer], lower: list[_Layer], measure: _Measure) -> Float:
+    """Distances through the gap and within the parts, over the radius."""
+    radius = measure.radius(0.5 * (len(upper[0]) + len(lower[0])))
+
+    def both(one: _Layer, two: _Layer) -> tuple[float, float]:
+        return measure(one, two) / radius, measure(one, two, centre=True) / radius
+
+    def within(part: list[_Layer]) -> Float:
         pairs = [(p, q) for p, q in zip(part, part[lag:], strict=False) if len(p) and len(q)]
         return np.array([both(p, q) for p, q in pairs[:REACH]], np.float64).reshape(-1, 2).T
 
     return distance_features(np.array(both(upper[0], lower[0])), within(upper), within(lower))
 
 
-def _thinned(one: Points, two: Points) -> tuple[Points, Points]:
+def _published(look: Look, upper: list[_Layer], lower: list[_Layer], measure: _Measure) -> Float:
+    a, b = ([layer for layer in part if len(layer)] for part in (upper, lower))
+    areas = np.array([len(layer) for layer in [*a[::-1], *b]], np.float64)
+    within = [np.array([measure(p, q) for p, q in pairwise(part)]) for part in (a, b)]
+    if look.a > look.b:
+        within, areas = within[::-1], areas[::-1]
+    return paper_features(measure(a[0], b[0]), within[0], within[1], areas)
+
+
+def _thinned(one: Points, two: Points, most: int) -> tuple[Points, Points]:
     """Every s-th row and column of two masks, for the least s that leaves few enough voxels."""
-    step = math.isqrt((max(len(one), len(two)) - 1) // MOST_VOXELS) + 1
+    step = math.isqrt((max(len(one), len(two)) - 1) // most) + 1
     if step == 1:
         return one, two
     parts = []
@@ -221,13 +274,3 @@ def _thinned(one: Points, two: Points) -> tuple[Points, Points]:
         kept = points[(points % step == 0).all(axis=1)]
         parts.append(kept if len(kept) else points[:1])
     return parts[0], parts[1]
-
-
-def _published(look: Look, upper: list[Points], lower: list[Points]) -> Float:
-    a, b = ([p for p in part if len(p)] for part in (upper, lower))
-    through = mask_distance(a[0], b[0])
-    areas = np.array([len(p) for p in [*a[::-1], *b]], np.float64)
-    within = [np.array([mask_distance(p, q) for p, q in pairwise(x)]) for x in (a, b)]
-    if look.a > look.b:
-        within, areas = within[::-1], areas[::-1]
-    return paper_features(through, within[0], within[1], areas)
