@@ -292,3 +292,19 @@ def test_a_layer_that_is_lost_everywhere_is_shared_by_its_cells(real, tmp_path):
     assert settled.contested > 0
     assert (after[5] == truth[5])[cells].mean() > 0.9
     assert (after[5] == 0)[cells].mean() < 0.08
+
+
+@pytest.mark.parametrize("whys", [(NOISE, SWALLOWED), (SWALLOWED, NOISE)])
+def test_why_a_voxel_is_taken_does_not_depend_on_the_order_of_candidates(tmp_path, whys):
+    # A flipped volume numbers its candidates in another order.
+    one = np.ones(1, np.int64)
+    paths = []
+    for row, why in enumerate(whys):
+        labels = {"new": np.array([3], np.uint64), "old": np.array([9], np.uint64)}
+        place = dict(t=0 * one, z=one, y=one, x0=0 * one, x1=one, depth=4 * one)
+        claims = Claims(candidate=row * one, why=np.array([why], np.uint8), **place, **labels)
+        paths.append(tmp_path / f"{row}.parquet")
+        write_claims(paths[-1], claims)
+    settled = settle(paths, np.array([3, 9], np.uint64), np.array([5, 1]))
+    assert settled.claims.why.tolist() == [NOISE]
+    assert settled.lost.tolist() == [[0, 9]]

@@ -64,7 +64,9 @@ class Wanted:
     box: tuple[int, int, int, int]
 
 
-def wanted_fills(candidates: Candidates, verdicts: Verdicts, layers: LayerTable) -> list[Wanted]:
+def wanted_fills(
+    candidates: Candidates, verdicts: Verdicts, layers: LayerTable, cut: Sequence[int] = ()
+) -> list[Wanted]:
     """The gaps of all accepted candidates, with what a task needs to know of them.
 
     Parameters
@@ -73,6 +75,8 @@ def wanted_fills(candidates: Candidates, verdicts: Verdicts, layers: LayerTable)
     verdicts : Verdicts
         Of the same rows.
     layers : LayerTable
+    cut : sequence of int
+        Labels cut by the region's border: they may be more than noise, so none is absorbed.
 
     Returns
     -------
@@ -86,12 +90,12 @@ def wanted_fills(candidates: Candidates, verdicts: Verdicts, layers: LayerTable)
     high_y, high_x = (np.maximum(side[above], side[below]) for side in (layers.y1, layers.x1))
     boxes = np.stack([low_y, high_y, low_x, high_x], axis=1).tolist()
     places = zip(a.tolist(), b.tolist(), z.tolist(), gap.tolist(), strict=True)
-    found = []
+    found, spared = [], set(cut)
     for row, place, root, box in zip(rows, places, verdicts.root(a).tolist(), boxes, strict=True):
         top, bottom = place[2], place[2] + place[3]
         inside = [label for label, first, last in groups.get(root, ()) if first <= bottom and last > top]
         own = tuple(sorted({*inside, *place[:2]}))
-        noise = tuple(sorted({label for each in row for label in candidates.noise[each]}))
+        noise = tuple(sorted({label for each in row for label in candidates.noise[each]} - spared))
         found.append(Wanted(row[0], *place, root, own, noise, tuple(box)))
     return sorted(found, key=lambda each: (each.z // 64, each.box[0] // 256, each.box[2] // 256, each.row))
 

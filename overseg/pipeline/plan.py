@@ -209,13 +209,16 @@ def _fill(
     """The voxels that restored masks take."""
     units = {}
     for each in judged:
-        wanted = filling.wanted_fills(each.candidates, each.verdicts, each.found.layers)
+        wanted = filling.wanted_fills(
+            each.candidates, each.verdicts, each.found.layers, each.found.cut.tolist()
+        )
         for batch in filling.fill_batches(wanted):
             facts = [
                 str(each.found.fingerprint),
                 each.t,
                 settings.background,
                 settings.fill,
+                box,
                 [vars(one) for one in batch],
             ]
             name = f"t{each.t}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"

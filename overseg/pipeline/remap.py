@@ -1,7 +1,8 @@
 """Merges and fills, put into a block of voxels: the one place that says what a corrected voxel is.
 
 A voxel of time t becomes the fill's label where a fill covers it, else its group's smallest label, else it
-stays. At a coarser level a voxel is filled when the level-0 voxel nearest to its centre is.
+stays; outside the plan's region it always stays. At a coarser level a voxel is filled when the level-0 voxel
+nearest to its centre is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from overseg.errors import PlanError
 from overseg.kernels.tables import Bool, Int, Labels
 from overseg.pipeline.plandata import Fills, Merges
-from overseg.pipeline.planfile import fills_of, merges_of
+from overseg.pipeline.planfile import fills_of, merges_of, read_header
 
 if TYPE_CHECKING:
     from overseg.volume import Volume
@@ -37,10 +38,13 @@ class Edits:
         Sorted by (t, old).
     fills : Fills
         Sorted by (t, z, y, x0), in voxels of level 0; at least those that meet the part.
+    region : tuple of (int, int), optional
+        Half-open ranges (z, y, x) of level 0 outside which nothing changes: a label may lie there as well.
     """
 
     merges: Merges
     fills: Fills
+    region: tuple[tuple[int, int], ...] | None = None
 
 
 def rewrite(block: Voxels, times: range, maps: Sequence[Int], edits: Edits) -> Voxels:
@@ -65,7 +69,15 @@ def rewrite(block: Voxels, times: range, maps: Sequence[Int], edits: Edits) -> V
     merges, fills = edits.merges, edits.fills
     for i, t in enumerate(times):
         at = slice(*np.searchsorted(merges.t, [t, t + 1]))
-        _relabel(result[i], merges.old[at], merges.new[at])
+        if edits.region is None:
+            _relabel(result[i], merges.old[at], merges.new[at])
+        else:
+            inside = tuple(
+                slice(*np.searchsorted(axis, span)) for axis, span in zip(maps, edits.region, strict=True)
+            )
+            part = np.array(result[i][inside], order="C")
+            _relabel(part, merges.old[at], merges.new[at])
+            result[i][inside] = part
         at = slice(*np.searchsorted(fills.t, [t, t + 1]))
         _fill(result[i], maps, Fills(*(column[at] for column in vars(fills).values())))
     return result
@@ -209,7 +221,13 @@ def load_edits(folder: str, plan_hash: str, volume: Volume, level: int, units: S
             where=str(path),
             remedy="restore the plan folder, then run the same command again",
         ) from error
-    return Edits(_merges(folder, plan_hash), fills)
+    return Edits(_merges(folder, plan_hash), fills, _region(folder, plan_hash))
+
+
+@functools.lru_cache(maxsize=2)
+def _region(folder: str, plan_hash: str) -> tuple[tuple[int, int], ...] | None:
+    region = read_header(folder)["settings"].get("region")
+    return None if region is None else tuple((int(start), int(stop)) for start, stop in region)
 
 
 @functools.lru_cache(maxsize=2)

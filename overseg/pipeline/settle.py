@@ -231,11 +231,11 @@ def _settle_some(claims: Claims, depth: Int) -> tuple[Claims, int]:
 
 
 def _vote(claims: Claims, depth: Int, inside: Int) -> tuple[Claims, int]:
-    """One owner per voxel: the deepest, then the smaller label, then the earlier candidate."""
+    """One owner per voxel: the deepest, then the smaller label; of its claims one, whatever their order."""
     of = np.repeat(np.arange(len(claims)), claims.size)
     x = claims.x0[of] + inside
     place = np.stack([claims.t[of], claims.z[of], claims.y[of], x])
-    best = np.lexsort((claims.candidate[of], claims.new[of], -depth, *place[::-1]))
+    best = np.lexsort((claims.candidate[of], claims.why[of], claims.new[of], -depth, *place[::-1]))
     place, of, x = place[:, best], of[best], x[best]
     fresh = np.concatenate([[True], (place[:, 1:] != place[:, :-1]).any(axis=0)])
     voxel = np.cumsum(fresh) - 1
