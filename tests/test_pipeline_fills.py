@@ -301,7 +301,7 @@ def test_why_a_voxel_is_taken_does_not_depend_on_the_order_of_candidates(tmp_pat
     paths = []
     for row, why in enumerate(whys):
         labels = {"new": np.array([3], np.uint64), "old": np.array([9], np.uint64)}
-        place = dict(t=0 * one, z=one, y=one, x0=0 * one, x1=one, depth=4 * one)
+        place = {"t": 0 * one, "z": one, "y": one, "x0": 0 * one, "x1": one, "depth": 4 * one}
         claims = Claims(candidate=row * one, why=np.array([why], np.uint8), **place, **labels)
         paths.append(tmp_path / f"{row}.parquet")
         write_claims(paths[-1], claims)
