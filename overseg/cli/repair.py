@@ -10,7 +10,7 @@ import typer
 
 from overseg.cli import pages, text
 from overseg.cli.command import Answer, command
-from overseg.cli.options import BREAK_LOCK, CONFIG, LABEL, RUNNING, SEMANTIC
+from overseg.cli.options import CONFIG, COST, LABEL, RUNNING, SEMANTIC
 
 if TYPE_CHECKING:
     from overseg.pipeline.result import Plan
@@ -48,8 +48,8 @@ def register(app: typer.Typer) -> None:
         SEMANTIC,
         RUNNING,
     )(correct)
-    command(app, _PANEL, "overseg verify look.overseg")(verify)
-    command(app, _PANEL, "overseg undo look.overseg", LABEL, BREAK_LOCK)(undo)
+    command(app, _PANEL, "overseg verify look.overseg", CONFIG, COST)(verify)
+    command(app, _PANEL, "overseg undo look.overseg", CONFIG, LABEL, RUNNING)(undo)
 
 
 def plan(volume: Volume, out: Out = None, **options: Any) -> Answer:
@@ -109,13 +109,13 @@ def correct(
     return _corrected(done)
 
 
-def verify(plan: PlanFolder) -> Answer:
+def verify(plan: PlanFolder, **options: Any) -> Answer:
     """Prove that only the voxels listed in the plan changed, and that they changed as it says."""
     from overseg import api
     from overseg.cluster.progress import open_progress
 
     with open_progress() as progress:
-        found = api.verify(plan, progress=progress)
+        found = api.verify(plan, progress=progress, **options)
     said = {**asdict(found), "problems": [asdict(problem) for problem in found.problems]}
     return Answer(said, pages.verification(plan, found), code=0 if found.ok else 1)
 
