@@ -223,7 +223,7 @@ class _Measure:
         self._known: dict[tuple[int, int, int, bool], float] = {}
 
     def __call__(self, one: _Layer, two: _Layer, centre: bool = False) -> float:
-        key = (one.label, *sorted((one.z, two.z)), centre)
+        key = one.label, min(one.z, two.z), max(one.z, two.z), centre
         if one.label != two.label:
             return self._solve(one, two, centre)
         if key not in self._known:
