@@ -102,7 +102,8 @@ def apply(
         If the store refuses to write.
     """
     folder = plan.path if isinstance(plan, Plan) else Path(plan)
-    return _apply(folder, _run_only(options), client, progress)
+    folder = folder.absolute()
+    return _apply(folder, _run_only(options), client, progress, lifecycle.volume_of(folder))
 
 
 def correct(
@@ -205,7 +206,7 @@ def verify(
         If the plan is missing or damaged.
     """
     folder = plan.path if isinstance(plan, Plan) else Path(plan)
-    return _verify(folder, _run_only(options), client, progress)
+    return _verify(folder, _run_only(options), client, progress, lifecycle.volume_of(folder))
 
 
 def undo(
@@ -246,7 +247,8 @@ def undo(
     from overseg.cluster import open_executor
     from overseg.pipeline.undo import undo as run_undo
 
-    folder, volume = (target.path, None) if isinstance(target, Plan) else lifecycle.plan_of(target, label)
+    named = target.path if isinstance(target, Plan) else target
+    folder, volume = lifecycle.plan_of(named, label)
     made = lifecycle.load(folder)
     run = _run_only(options)
     hint = _MANY if run.workers else _tasks_hint(int(made.data.units.touched.sum()))

@@ -5,14 +5,28 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from overseg.cli import data, learning, repair
 from overseg.cli.command import GOES_ON, Stopped, on_signals, this_command
 
+
+class _Program(TyperGroup):
+    """Options of any length: ``--background 0 5`` is ``--background 0 --background 5``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words: list[str] = []
+        for word in args:
+            again = word.isdigit() and len(words) > 1 and words[-2] == "--background" and words[-1].isdigit()
+            words += ["--background", word] if again else [word]
+        return super().parse_args(ctx, words)
+
+
 app = typer.Typer(
+    cls=_Program,
     help="Find and repair oversegmented cells in 3D label volumes.",
     epilog="Start with:\n\noverseg show cells.zarr\n\noverseg plan cells.zarr",
     no_args_is_help=True,

@@ -47,7 +47,7 @@ VOXEL_SIZE: Group = {
 
 BACKGROUND: Group = {
     "background": Annotated[
-        list[int] | None, _answer("A label that is no cell; may be given several times. By default 0.", "ID")
+        list[int] | None, _answer("Labels that are no cells, such as 0 5. By default 0.", "ID")
     ],
 }
 

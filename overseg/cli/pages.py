@@ -69,7 +69,7 @@ def plan(said: Mapping[str, Any]) -> list[str]:
         *_listed("gaps filled in one label, the least certain first", _indented(said["fills"])),
         *_listed("to review, left alone", _indented(said["reviews"])),
         *_listed("labels lost in merges and fills", _indented([said["ids_lost"]])),
-        *_listed("settings", facts(said["settings"], 2)),
+        *_listed("settings", facts(_as_typed(said["settings"]), 2)),
         *_listed(
             "cost of writing",
             [
@@ -79,6 +79,16 @@ def plan(said: Mapping[str, Any]) -> list[str]:
         ),
         *following(phase, said["plan"]),
     ]
+
+
+def _as_typed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with ids and ranges as the command line takes them."""
+    ranges = settings["region"]
+    return {
+        **settings,
+        "background": " ".join(map(str, settings["background"])),
+        "region": ranges and ",".join(f"{start}:{stop}" for start, stop in ranges),
+    }
 
 
 def volume(said: Mapping[str, Any]) -> list[str]:

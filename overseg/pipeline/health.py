@@ -87,8 +87,9 @@ def warnings_of(health: Health) -> list[str]:
     """
     lines = []
     if health.few_valued:
+        values = "one value" if health.labels == 1 else f"{health.labels} values"
         lines.append(
-            f"The volume holds {health.labels} values spread all over it: this looks like a mask of classes, "
+            f"The volume holds {values} spread all over it: this looks like a mask of classes, "
             "not of cells. Label its connected components first, for example with skimage.measure.label."
         )
     elif len(health.background_like):

@@ -171,7 +171,7 @@ def copy_is_done(place: Path) -> None:
 def plan_of(target: Any, label: str | None) -> tuple[Path, Volume | None]:
     """The plan that an undo means, and the volume if that is what was named: a copy is not its original."""
     if isinstance(target, str | Path) and places.is_plan(target):
-        return Path(target), None
+        return Path(target).absolute(), volume_of(target)
     from overseg.volume import open_volume
     from overseg.volume.state import read_state
 
@@ -184,3 +184,59 @@ def plan_of(target: Any, label: str | None) -> tuple[Path, Volume | None]:
             remedy="name the plan folder if you know of one",
         )
     return find(last, volume), volume
+
+
+def volume_of(folder: str | Path) -> Volume | None:
+    """Where a plan's volume is now, if it was moved together with its plan; ``None``: where the plan says.
+
+    Raises
+    ------
+    PlanError
+        If the volume is gone, or its plan is in force from another folder, whose journal counts.
+    """
+    from overseg.pipeline.planfile import read_header
+    from overseg.volume import open_volume
+    from overseg.volume.state import PLANNED, UNDONE, find_place, read_state
+
+    header, here = read_header(folder), Path(folder).resolve()
+    location, plan_hash = header["volume"]["location"], header["plan_hash"]
+    if "://" in location:
+        return None
+    if not Path(location).exists():
+        moved = _beside(here, Path(location), plan_hash)
+        if moved is None:
+            raise PlanError(
+                "the plan's volume is not where it was",
+                where=f"{location}, plan {here}",
+                remedy="move it back; if the plan was applied, beside the plan will do",
+            )
+        return moved
+    volume = open_volume(location)
+    entry = read_state(volume).entry(plan_hash)
+    if entry is None or entry.phase in (PLANNED, UNDONE):
+        return None
+    place = find_place(entry, volume)
+    if place is not None and Path(place).resolve() != here:
+        raise PlanError(
+            "this plan was applied from another folder, which holds the journal",
+            where=f"{location}, plan {here}",
+            remedy=f"name that folder, {place}; for a copy of the volume name the copy: `overseg undo COPY`",
+        )
+    return None
+
+
+def _beside(folder: Path, location: Path, plan_hash: str) -> Volume | None:
+    """The volume of an applied plan that was moved together with it."""
+    from overseg.volume import open_volume
+    from overseg.volume.state import read_state
+
+    for count in range(1, len(location.parts)):
+        place = folder.parent.joinpath(*location.parts[-count:])
+        if place.is_dir():
+            try:
+                volume = open_volume(place)
+            except VolumeError:
+                continue
+            if read_state(volume).entry(plan_hash) is not None:
+                return volume
+    return None

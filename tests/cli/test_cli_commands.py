@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from overseg import api
-from overseg.cli import app
+from overseg.cli import app, pages
 from overseg.cli.options import RUNNING, SEMANTIC
 from overseg.errors import LockedError
 from overseg.settings import RunSettings, Settings
@@ -120,6 +120,12 @@ def test_options_reach_the_function_typed(stand_in: Callable[..., Recorded]) -> 
         "memory": "2GiB",
         "break_lock": True,
     }
+
+
+def test_several_ids_follow_one_background_option(stand_in: Callable[..., Recorded]) -> None:
+    planned = stand_in("plan")
+    assert run("plan", "--background", "0", "5", "17", "cells.zarr", "--max-gap", "1").exit_code == 0
+    assert planned.given == {"target": "cells.zarr", "background": [0, 5, 17], "max_gap": 1}
 
 
 def test_config_file_is_overruled_by_the_command_line(
@@ -247,3 +253,10 @@ def test_values_out_of_range_are_refused_with_the_option_named(tmp_path: Path) -
         result = run("plan", str(tmp_path / "v.zarr"), *words)
         assert result.exit_code == 1
         assert words[0] in result.stderr
+
+
+def test_settings_are_shown_as_they_are_typed() -> None:
+    said = {**Settings(background=(0, 70000), region="2:20,4:60,4:60").model_dump(), "region": None}
+    assert pages._as_typed(said)["background"] == "0 70000" and pages._as_typed(said)["region"] is None
+    said["region"] = [[2, 20], [4, 60], [4, 60]]
+    assert pages._as_typed(said)["region"] == "2:20,4:60,4:60"

@@ -63,3 +63,32 @@ def test_commands_on_a_copy_leave_the_original_alone(
     assert overseg.verify(plan, workers=1).ok
     overseg.undo(volume.location, workers=1)
     np.testing.assert_array_equal(contents(volume)[0], data)
+
+
+def test_a_plan_and_its_volume_moved_together_still_belong_together(tmp_path: Path) -> None:
+    volume = store(tmp_path / "cells.zarr", stacked(), (8, 16, 16))
+    plan = overseg.correct(volume.location, workers=1)
+    new = tmp_path / "new"
+    new.mkdir()
+    shutil.move(tmp_path / "cells.zarr", new)
+    with pytest.raises(overseg.OversegError, match="not where it was"):
+        overseg.verify(plan, workers=1)
+    shutil.move(plan.path, new)
+    assert overseg.verify(new / "cells.overseg", workers=1).ok
+    overseg.undo(new / "cells.overseg", workers=1)
+    np.testing.assert_array_equal(contents(open_volume(new / "cells.zarr"))[0], stacked())
+
+
+def test_a_copied_plan_does_not_undo_the_original(tmp_path: Path) -> None:
+    volume = store(tmp_path / "cells.zarr", stacked(), (8, 16, 16))
+    plan = overseg.correct(volume.location, workers=1)
+    corrected = contents(volume)[0]
+    shutil.copytree(plan.path, tmp_path / "copy" / "cells.overseg")
+    for command in (overseg.undo, overseg.verify, overseg.apply):
+        with pytest.raises(overseg.OversegError, match="another folder") as refused:
+            command(tmp_path / "copy" / "cells.overseg", workers=1)
+        assert str(plan.path) in str(refused.value)
+    np.testing.assert_array_equal(contents(volume)[0], corrected)
+    overseg.undo(plan, workers=1)
+    overseg.apply(tmp_path / "copy" / "cells.overseg", workers=1)
+    np.testing.assert_array_equal(contents(volume)[0], corrected)
