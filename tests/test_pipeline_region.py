@@ -71,6 +71,22 @@ def test_a_label_cut_by_the_region_is_no_noise(volume):
     assert [each.noise for each in wanted_fills(candidates, verdicts, found.layers, cut=[9])] == [()]
 
 
+def test_a_tight_region_is_no_hole_in_the_tissue(volume, tmp_path):
+    path = tmp_path / "v.zarr"
+    stored = zarr.create_array(path, shape=SHAPE, dtype=volume.dtype, chunks=SHAPE)
+    stored[:] = volume
+    fills = []
+    for margin in (2, 8):
+        region = ((0, 24), (11 - margin, 30 + margin), (9 - margin, 28 + margin))
+        plan = overseg.plan(path, workers=1, region=region, threshold=0.0, out=tmp_path / str(margin))
+        found = plan.data.fills
+        fills.append(
+            list(zip(found.z.tolist(), found.y.tolist(), found.x0.tolist(), found.x1.tolist(), strict=True))
+        )
+    assert fills[0] == fills[1]
+    assert 200 < sum(x1 - x0 for _, _, x0, x1 in fills[0]) < 320  # a disc, not the square around it
+
+
 def test_regions_next_to_each_other_share_no_voxel(volume, tmp_path):
     path = tmp_path / "v.zarr"
     stored = zarr.create_array(path, shape=SHAPE, dtype=volume.dtype, chunks=SHAPE)

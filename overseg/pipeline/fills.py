@@ -239,7 +239,8 @@ def _claim(
         noise=each.noise,
         background=background,
         fill=fill,
-        open_edges=(y[0] == limits[1][0], y[1] == limits[1][1], x[0] == limits[2][0], x[1] == limits[2][1]),
+        # A region's border is no wall: what looks like a hole may go on beyond it.
+        open_edges=(y[0] == 0, y[1] == reader.shape[1], x[0] == 0, x[1] == reader.shape[2]),
     )
     inner = box[1:-1]
     where = runs(inner, restored.take)
@@ -279,6 +280,7 @@ class Reader:
 
     def __init__(self, volume: Volume, t: int) -> None:
         self._volume, self._t = volume, t
+        self.shape = volume.shape
         self._tile = volume.levels[0].chunk_shape[-3:]
         self._tiles: OrderedDict[tuple[int, ...], npt.NDArray[Any]] = OrderedDict()
         size = int(np.prod(self._tile)) * volume.dtype.itemsize
