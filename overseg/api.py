@@ -101,8 +101,7 @@ def apply(
     StorageError
         If the store refuses to write.
     """
-    folder = plan.path if isinstance(plan, Plan) else Path(plan)
-    folder = folder.absolute()
+    folder = (plan.path if isinstance(plan, Plan) else Path(plan)).absolute()
     return _apply(folder, _run_only(options), client, progress, lifecycle.volume_of(folder))
 
 

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 import overseg
-from overseg.errors import InputError, PlanError, ResourceError
+from overseg.errors import InputError, ModelError, PlanError, ResourceError
 
 
 def two_parts() -> np.ndarray:
@@ -135,3 +135,20 @@ def test_what_does_not_fit_or_is_not_there_is_refused(volume):
     with pytest.raises(ResourceError) as caught:
         overseg.plan(volume, memory="1MiB")
     assert "--memory" in str(caught.value.remedy)
+
+
+def test_a_model_of_other_features_is_refused_before_anything_is_written(volume, tmp_path):
+    from dataclasses import replace
+
+    from overseg.model import load
+    from overseg.model.mlp import save
+
+    shipped = load("default")
+    head = shipped.heads["moments"]
+    other = replace(head, features=("something_else", *head.features[1:]))
+    save(tmp_path / "mine.safetensors", {"moments": other}, shipped.card)
+    with pytest.raises(ModelError, match="other features"):
+        overseg.plan(volume, model=str(tmp_path / "mine.safetensors"))
+    with pytest.raises(ModelError, match="no head 'moments'"):
+        overseg.plan(volume, model="paper")
+    assert not (tmp_path / "cells.overseg").exists()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overseg.errors import ResourceError
+from overseg.errors import ModelError, ResourceError
 from overseg.model import load
 from overseg.pipeline import fills as filling
 from overseg.pipeline import scan as scanning
@@ -80,7 +80,7 @@ def make_plan(
         If the volume cannot be read, the model cannot be loaded, or the work does not fit the workers.
     """
     run = Path(place) / "run"
-    model = load(settings.model_name)
+    model = _model(settings)
     clock = _Clock()
     with clock("scan"):
         paths, tasks = scan_volume(volume, settings, executor, run, progress)
@@ -94,6 +94,23 @@ def make_plan(
     with clock("plan"):
         scanned = paths[: len(tasks)]
         return put_together(volume, settings, model, judged, settled, scanned, clock.seconds)
+
+
+def _model(settings: Settings) -> Model:
+    """The model in force, if it was trained on what is measured here. Raises `ModelError`."""
+    from overseg.model import features
+
+    model = load(settings.model_name)
+    model.head("paper" if settings.preset == "paper" else "moments")
+    known = {"moments": features.MOMENTS, "full": features.FULL, "paper": features.PAPER}
+    for name, head in model.heads.items():
+        if head.features != known.get(name):
+            raise ModelError(
+                f"the model takes other features than this overseg measures (head {name!r})",
+                where=settings.model_name,
+                remedy="use the overseg that trained it, or train it anew with `overseg train`",
+            )
+    return model
 
 
 def tasks_hint(volume: Volume, settings: Settings) -> int:
