@@ -152,3 +152,9 @@ def test_a_model_of_other_features_is_refused_before_anything_is_written(volume,
     with pytest.raises(ModelError, match="no head 'moments'"):
         overseg.plan(volume, model="paper")
     assert not (tmp_path / "cells.overseg").exists()
+
+
+def test_a_copy_inside_its_volume_leaves_nothing_behind(volume, tmp_path):
+    with pytest.raises(InputError, match="inside each other"):
+        overseg.correct(volume, output=f"{volume}/copy.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.zarr"]

@@ -131,7 +131,7 @@ def copy_of(volume: Volume, output: str, place: Path, settings: Settings) -> Vol
     """
     from overseg.pipeline.planfile import write_atomically
     from overseg.volume import open_volume
-    from overseg.volume.copy import copy_volume
+    from overseg.volume.copy import check_apart, copy_volume
 
     note, text = place / _COPY, json.dumps({"source": volume.location, "output": output}).encode()
     begun = note.is_file() and note.read_bytes() == text
@@ -140,6 +140,7 @@ def copy_of(volume: Volume, output: str, place: Path, settings: Settings) -> Vol
             raise InputError(
                 "the output exists already", where=output, remedy="name a new place, or remove it first"
             )
+        check_apart(volume, output)
         places.check_place(place)
         note.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(note, text)

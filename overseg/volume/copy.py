@@ -49,8 +49,8 @@ def copy_volume(volume: Volume, destination: str | os.PathLike[str], progress: P
     StorageError
         If the disk is full or a store refuses; run again after the remedy.
     """
+    check_apart(volume, destination)
     source, target = volume.place, Place.of(destination)
-    _check_apart(source, target)
     _claim(source, target)
     keys = [
         key for key in source.files.list() if ".overseg" not in key.split("/")
@@ -70,7 +70,9 @@ def copy_volume(volume: Volume, destination: str | os.PathLike[str], progress: P
     return target.location
 
 
-def _check_apart(source: Place, target: Place) -> None:
+def check_apart(volume: Volume, destination: str | os.PathLike[str]) -> None:
+    """Refuse a copy inside its volume, or around it. Raises `InputError`."""
+    source, target = volume.place, Place.of(destination)
     a, b = f"{source.location}/", f"{target.location}/"
     if a.startswith(b) or b.startswith(a):
         raise InputError(
