@@ -29,12 +29,7 @@ CHANGES = ("drift", "shape", "loss", "growth")
 
 _OF_A_CHANGE = (
     "gap",
-    "worst_low",
-    "worst_high",
-    "median_low",
-    "median_high",
-    "near_low",
-    "near_high",
+    *(f"{which}_{side}" for which in ("worst", "median", "near") for side in ("low", "high")),
     "rank",
     "excess",
 )

@@ -138,7 +138,8 @@ def verify(
     folder = Path(folder).resolve()
     plan = read_plan(folder)
     volume = open_plan_volume(plan, volume)
-    entry = read_state(volume).entry(plan.hash)
+    state = read_state(volume)
+    entry, last = state.entry(plan.hash), state.last
     phase = PLANNED if entry is None else entry.phase
     place = folder / "run" / "journal" if entry is None else journal_folder(folder, entry)
     in_force = phase in (APPLYING, APPLIED, UNDOING)
@@ -160,6 +161,9 @@ def verify(
     for _, receipt in inline(executor).run("verify", examine, tasks, progress=progress):
         problems += [Problem(unit, what, voxel and tuple(voxel)) for unit, what, voxel in receipt["problems"]]
     problems.sort(key=str)
+    if problems and phase == APPLIED and last is not None and last.plan_hash != plan.hash:
+        what = f"a later plan was applied on top of this one: verify {last.place}, or undo it first"
+        problems.insert(0, Problem(volume.location, what))
     if phase in (APPLYING, UNDOING):
         command = "apply" if phase == APPLYING else "undo"
         what = f"the plan is {phase}: run `overseg {command} {folder}` to the end first"

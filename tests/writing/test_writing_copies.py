@@ -92,3 +92,13 @@ def test_a_copied_plan_does_not_undo_the_original(tmp_path: Path) -> None:
     overseg.undo(plan, workers=1)
     overseg.apply(tmp_path / "copy" / "cells.overseg", workers=1)
     np.testing.assert_array_equal(contents(volume)[0], corrected)
+
+
+def test_verify_names_the_later_plan(tmp_path: Path) -> None:
+    volume = store(tmp_path / "cells.zarr", stacked(), (8, 16, 16))
+    first = overseg.correct(volume.location, fill="none", workers=1)
+    second = overseg.correct(volume.location, workers=1)
+    assert second.path != first.path
+    found = overseg.verify(first, workers=1)
+    assert not found.ok and f"verify {second.path}" in str(found.problems[0])
+    assert overseg.verify(second, workers=1).ok
