@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overseg.errors import InputError, ResourceError, VolumeError
+from overseg.errors import InputError, ResourceError
 from overseg.pipeline import lifecycle, places
 from overseg.pipeline.result import Plan
 from overseg.settings import RunSettings, Settings, build, canonical
@@ -151,6 +151,8 @@ def correct(
     >>> plan.summary()["candidates"], bool((corrected == labels).all())
     (0, True)
     """
+    from overseg.volume.lock import locked
+
     settings, run = build(**options)
     if isinstance(volume, np.ndarray):
         if output is not None:
@@ -167,6 +169,8 @@ def correct(
     else:
         lifecycle.refuse_unfinished(opened)
         opened.check_writable()
+        with locked(opened, break_lock=run.break_lock):
+            pass  # who cannot write in the end should know before the scan
         done = _already(opened, settings, run, client)
         if done is not None:
             lifecycle.copy_is_done(done.path)
@@ -255,9 +259,9 @@ def undo(
         result = run_undo(
             folder, run, only_unchanged=only_unchanged, executor=executor, progress=progress, volume=volume
         )
-    return replace(
-        made, rewritten=result.units_rewritten, phase="undone", seconds=(("undo", result.seconds),)
-    )
+        peak = executor.peak_rss_bytes
+    spent = (("undo", round(result.seconds, 4)),)
+    return replace(made, rewritten=result.units_rewritten, phase="undone", seconds=spent, peak_rss_bytes=peak)
 
 
 def _open(volume: Any, settings: Settings) -> Volume:
@@ -314,7 +318,7 @@ def _apply(
     with open_executor(run, client=client, tasks_hint=hint) as executor:
         result = run_apply(folder, run, executor, progress=progress, volume=volume)
         peak = executor.peak_rss_bytes
-    return Plan(folder, data, result.units_rewritten, peak, "applied", (("apply", result.seconds),))
+    return Plan(folder, data, result.units_rewritten, peak, "applied", (("apply", round(result.seconds, 4)),))
 
 
 def _verify(
@@ -336,6 +340,7 @@ def _tasks_hint(units: int) -> int:
 
 def _already(volume: Volume, settings: Settings, run: RunSettings, client: Any) -> Plan | None:
     """The plan that corrected this volume with these settings, if every voxel still is as it left them."""
+    from overseg.cluster.limits import peak_rss
     from overseg.volume.state import find_place, read_state
 
     last = read_state(volume).last
@@ -344,7 +349,7 @@ def _already(volume: Volume, settings: Settings, run: RunSettings, client: Any) 
     made = lifecycle.load(lifecycle.find(last, volume))
     if made.data.settings != canonical(settings) or not _verify(made.path, run, client, None, volume).ok:
         return None
-    return made
+    return replace(made, peak_rss_bytes=peak_rss())
 
 
 def _in_memory(
@@ -357,9 +362,10 @@ def _in_memory(
     write: bool,
 ) -> tuple[np.ndarray[Any, Any], Plan]:
     """Plan, and apply, on a temporary Zarr copy that lives as long as the plan: one code path for all."""
+    from overseg.volume.arrays import check_array
     from overseg.volume.create import create_labels, fill
 
-    _check_array(array)
+    check_array(array)
     keeper = _Keeper()
     path = places.temporary_folder(keeper) / "array.zarr"
     chunks = tuple(min(size, side) for size, side in zip(array.shape, (32, 256, 256), strict=True))
@@ -372,27 +378,6 @@ def _in_memory(
     object.__setattr__(made, "_keeper", keeper)
     corrected = volume.read((slice(0, array.shape[0]), slice(0, array.shape[1]), slice(0, array.shape[2])))
     return corrected.astype(array.dtype, copy=False), made
-
-
-def _check_array(array: np.ndarray[Any, Any]) -> None:
-    if array.ndim != 3 or 0 in array.shape:
-        raise VolumeError(
-            f"the array has shape {array.shape}: labels are (z, y, x), with at least one voxel",
-            where="array in memory",
-            remedy="pass one 3D stack",
-        )
-    if array.dtype.kind not in "iu":
-        raise VolumeError(
-            f"the array is {array.dtype}: labels are integers",
-            where="array in memory",
-            remedy="convert it if its values are whole, for example with array.astype('uint32')",
-        )
-    if array.dtype.kind == "i" and array.min() < 0:
-        raise VolumeError(
-            "the array holds negative labels",
-            where="array in memory",
-            remedy="labels are 0 or more: give the background the label 0",
-        )
 
 
 class _Keeper:

@@ -12,7 +12,9 @@ import pytest
 import zarr
 
 import overseg
-from overseg.errors import InputError, ModelError, PlanError, ResourceError
+from overseg.errors import InputError, LockedError, ModelError, PlanError, ResourceError
+from overseg.volume import open_volume
+from overseg.volume.lock import locked
 
 
 def two_parts() -> np.ndarray:
@@ -158,3 +160,11 @@ def test_a_copy_inside_its_volume_leaves_nothing_behind(volume, tmp_path):
     with pytest.raises(InputError, match="inside each other"):
         overseg.correct(volume, output=f"{volume}/copy.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["cells.zarr"]
+
+
+def test_one_layer_and_a_held_volume_are_refused_at_once(volume, tmp_path):
+    with pytest.raises(InputError, match="one layer"):
+        overseg.plan(np.ones((1, 8, 8), np.uint8))
+    with locked(open_volume(volume)), pytest.raises(LockedError):
+        overseg.correct(volume)
+    assert not (Path(volume).parent / "cells.overseg").exists()

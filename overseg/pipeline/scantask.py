@@ -255,6 +255,12 @@ def _region(vol: Volume, settings: Settings) -> Box:
             remedy="give --region z0:z1,y0:y1,x0:x1 in voxels of the volume",
         )
     layers = region[0][1] - region[0][0]
+    if layers == 1:
+        raise InputError(
+            "there is one layer: nothing lies above or below it that it could be merged with",
+            where=f"{vol.location} of shape {vol.shape} (z, y, x)",
+            remedy="give the whole stack; if this is one, its axes are in another order",
+        )
     if settings.max_gap >= layers:
         raise InputError(
             f"a gap of {settings.max_gap} layers does not fit into {layers} layers",
