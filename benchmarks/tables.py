@@ -41,7 +41,7 @@ def rate(events: int, cells: int) -> str:
 def write_tables(results: dict[str, Any], path: Path) -> None:
     """Write the page."""
     rows = results["rows"]
-    text = [HEAD.format(seeds=results["seeds"], seconds=results["seconds"])]
+    text = [HEAD.format(seeds=results["seeds"])]
     text += ["## Pooled over tissues left out\n", *_methods(_pooled(rows, "exact")), ""]
     text += [NOTE]
     text += ["## Untouched volumes\n", UNTOUCHED, *_untouched(rows), ""]
@@ -145,9 +145,9 @@ def _masks(iou: dict[str, list[float]]) -> list[str]:
 
 HEAD = """# Accuracy
 
-Made by `make accuracy` in {seconds} s; the counts are in `accuracy.json`. Every tissue
-was left out once: models were trained on the others and on made-up tissue, their thresholds chosen there, and
-they were judged on splits made in the tissue left out, with {seeds} fixed seeds each. In every seed three in
+Made by `make accuracy`; counts are in `accuracy.json`. Every tissue was left out once: models were trained
+on the others and on made-up tissue, their thresholds chosen there, and they were judged on splits made in the
+tissue left out, with {seeds} fixed seeds each (three for volumes that are not pooled). In every seed three in
 ten cells were broken (all kinds of split in turn, gaps of one and two layers), and gaps were opened between
 different, touching cells ("hard"). Intervals are 95% (Wilson for shares, Poisson for rates) over the counts
 of all seeds; the same cells come back in several seeds, so they are somewhat too narrow.

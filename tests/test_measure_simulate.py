@@ -24,6 +24,7 @@ def test_a_tissue_is_what_was_asked_for():
     assert not np.array_equal(one, generate_tissue((20, 40, 40), 30, 6))
     assert set(np.unique(one)) == set(range(one.max() + 1))
     assert (generate_tissue((20, 40, 40), 30, 5, "packed") > 0).all()
+    assert (generate_tissue((20, 40, 40), 30, 5, "columns") > 0).all()
     assert (generate_tissue((20, 40, 40), 30, 5, "loose") == 0).mean() > 0.2
 
 
@@ -88,6 +89,13 @@ def test_nothing_is_broken_at_rate_zero(tissue):
     broken, truth = simulate_splits(tissue, rate=0, hard=0)
     assert np.array_equal(broken, tissue)
     assert truth.splits == () and truth.hard == ()
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 5), (2, 5, 5), (5, 1, 1)])
+def test_volumes_too_thin_to_break_stay_whole(shape):
+    labels = np.arange(1, np.prod(shape) + 1).reshape(shape)
+    broken, truth = simulate_splits(labels, rate=1, hard=1)
+    assert np.array_equal(broken, labels) and truth.splits == ()
 
 
 def test_the_seed_decides(tissue):

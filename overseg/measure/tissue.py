@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from overseg.errors import InputError
 
-Style = Literal["packed", "loose", "mixed"]
+Style = Literal["packed", "loose", "mixed", "columns"]
 
 
 def generate_tissue(
@@ -33,8 +33,9 @@ def generate_tissue(
         About how many cells are wanted; cells cut by the border count as well.
     seed : int
         The same seed makes the same tissue.
-    style : {"packed", "loose", "mixed"}
-        ``mixed`` is packed in the left part (small x) and loose in the right.
+    style : {"packed", "loose", "mixed", "columns"}
+        ``mixed`` is packed in the left part (small x) and loose in the right; in ``columns`` packed cells are
+        stacked on each other along z, as alike as cells can be.
 
     Returns
     -------
@@ -56,17 +57,18 @@ def generate_tissue(
         raise InputError(f"cannot make {n_cells} cells", remedy="ask for at least one cell")
     if seed < 0:
         raise InputError(f"the seed {seed} is negative", remedy="give a seed of zero or above")
-    if style not in ("packed", "loose", "mixed"):
-        raise InputError(f"unknown style {style!r}", remedy="choose packed, loose or mixed")
+    if style not in ("packed", "loose", "mixed", "columns"):
+        raise InputError(f"unknown style {style!r}", remedy="choose packed, loose, mixed or columns")
     size = np.array(shape, np.int64)
     pitch = max(4.0, float((size.prod() / n_cells) ** (1 / 3)))
     rng = np.random.default_rng(seed)
     grid = tuple(max(1, round(n / pitch)) for n in shape)
     step = size / np.array(grid)
-    centre = np.moveaxis(np.indices(grid), 0, -1) + 0.5 + rng.uniform(-0.32, 0.32, (*grid, 3))
+    spread = [1.0, 0.25, 0.25] if style == "columns" else [1.0, 1.0, 1.0]
+    centre = np.moveaxis(np.indices(grid), 0, -1) + 0.5 + rng.uniform(-0.32, 0.32, (*grid, 3)) * spread
     radius = rng.uniform(0.40, 0.60, grid)
     squash = np.exp(rng.normal(0, 0.12, (*grid, 3)))
-    border = {"packed": 2.0, "loose": -1.0, "mixed": 0.5}[style]
+    border = {"packed": 2.0, "columns": 2.0, "loose": -1.0, "mixed": 0.5}[style]
     loose = centre[..., 2] > border * grid[2]
     coarse = np.maximum(2, (size / (0.5 * pitch)).astype(np.int64) + 2)
     warp = rng.normal(0, 0.10, (*coarse, 3))
