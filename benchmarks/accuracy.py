@@ -162,7 +162,10 @@ def count(case: Case, verdicts: Verdicts) -> Counter[str]:
     for split in case.truth.splits:
         one, two = verdicts.root(np.array([split.upper, split.lower], np.uint64))
         right = (split.upper, split.z) in filled if split.kind == "hole" else one == two
-        for key in ("splits", f"splits {split.kind}", f"splits gap {split.gap}"):
+        keys = ["splits", f"splits {split.kind}", f"splits gap {split.gap}"]
+        if split.gap == 1 and split.kind != "hole":
+            keys.append("splits gap 1, no hole")
+        for key in keys:
             found[key] += 1
             found[key.replace("splits", "right")] += int(right)
     for name, gaps in (("natural", case.truth.natural), ("hard", case.truth.hard)):

@@ -98,7 +98,7 @@ def _by(rows: list[Row], key: Callable[[Row], str]) -> list[str]:
 
 
 def _kinds(rows: list[Row]) -> list[str]:
-    names = [*KINDS, "gap 1", "gap 2"]
+    names = [*KINDS, "gap 1", "gap 2", "gap 1, no hole"]
     lines = _header("kind", " | ".join([*METHODS, ""]))
     for kind in names:
         cells = []

@@ -18,8 +18,15 @@ import numpy.typing as npt
 
 from overseg.measure import generate_tissue, train
 from overseg.measure.examples import Triple
+from overseg.measure.tissue import Style
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "overseg" / "model" / "weights"
+MADE_UP: tuple[tuple[str, Style, int], ...] = (
+    ("generated", "mixed", 1),
+    ("generated", "mixed", 2),
+    ("columns", "columns", 3),
+    ("columns", "columns", 4),
+)
 NUCLEI = (1135, 1136, 1137, 1139, 1170)
 RECIPE: dict[str, Any] = {"seed": 0, "repeats": 4, "max_gap": 3, "epochs": 20}
 PAPER_RECIPE = {**RECIPE, "repeats": 1}
@@ -45,7 +52,8 @@ def data_folder() -> Path:
 def read(folder: Path, name: str, key: str = "labels") -> npt.NDArray[Any]:
     """One array of the volumes."""
     with np.load(folder / f"{name}.npz") as archive:
-        return archive[key]
+        labels: npt.NDArray[Any] = archive[key]
+    return labels
 
 
 def volumes(folder: Path) -> list[Stack]:
@@ -74,8 +82,8 @@ def volumes(folder: Path) -> list[Stack]:
             for n in NUCLEI
         ),
         *(
-            Stack("generated", generate_tissue((64, 96, 96), 110, seed), one, "overseg", "BSD-3-Clause")
-            for seed in (1, 2)
+            Stack(name, generate_tissue((64, 96, 96), 110, seed, style), one, "made up", "BSD-3-Clause")
+            for name, style, seed in MADE_UP
         ),
     ]
 

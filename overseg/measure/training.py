@@ -290,16 +290,17 @@ def fit_left_out(
     from overseg.model.fit import fit_head, temperature_of
 
     weight = calibrate.group_weight(examples.group)
-    # A tenth of the cases, whole, so that no neighbour of a training row chooses the epoch.
-    held_out = examples.case % 10 == 9
-    if not held_out.any() or held_out.all():
-        held_out = np.arange(len(examples.same)) % 10 == 9
 
     def fitted(rows: npt.NDArray[np.bool_], place: int) -> Head:
+        # A tenth of the cases, whole, so that no neighbour of a training row chooses the epoch; where these
+        # are all of one kind, a tenth of the rows.
+        same, held_out = examples.same[rows], examples.case[rows] % 10 == 9
+        if len(np.unique(same[held_out])) < 2:
+            held_out = np.arange(len(same)) % 10 == 9
         return fit_head(
             examples.features[rows],
-            examples.same[rows],
-            held_out[rows],
+            same,
+            held_out,
             names,
             weight=weight[rows],
             seed=seed,

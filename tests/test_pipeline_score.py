@@ -1,0 +1,164 @@
+"""Scoring: distances are those of POT, stages ask each other as they should, batches change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zarr
+
+from overseg.cluster import open_executor
+from overseg.kernels.scan import scan_array
+from overseg.kernels.transport import emd
+from overseg.measure import generate_tissue, simulate_splits
+from overseg.model import load
+from overseg.model.features import FULL, MOMENTS, PAPER, moments_features
+from overseg.pipeline import distances
+from overseg.pipeline.candidates import find_candidates
+from overseg.pipeline.distances import ALL, REACH, distance_rows, looks
+from overseg.pipeline.score import score
+from overseg.settings import RunSettings, Settings
+from overseg.volume import open_volume
+
+SIZE = (2.0, 0.5, 0.75)
+
+
+@pytest.fixture(scope="module")
+def broken():
+    return simulate_splits(generate_tissue((24, 44, 44), 24, seed=3), seed=1, rate=0.6)[0]
+
+
+@pytest.fixture(scope="module")
+def tables(broken):
+    found = scan_array(broken, 2)
+    return find_candidates(*found, 2), found[0]
+
+
+@pytest.fixture
+def scored(broken, tables, tmp_path):
+    stored = zarr.create_array(
+        tmp_path / "a.zarr", shape=broken.shape, dtype=broken.dtype, chunks=(9, 20, 33)
+    )
+    stored[:] = broken
+    volume = open_volume(tmp_path / "a.zarr", voxel_size=SIZE)
+
+    def run(settings, model, candidates=None, folder="run"):
+        with open_executor(RunSettings()) as executor:
+            return score(
+                tables[0] if candidates is None else candidates,
+                tables[1],
+                SIZE,
+                model,
+                settings,
+                volume=volume,
+                t=0,
+                fingerprint=7,
+                executor=executor,
+                run=tmp_path / folder,
+            )
+
+    return run
+
+
+def test_distances_through_the_gap_are_exact(broken, tables):
+    found, layers = tables
+    rows = np.arange(len(found))
+    values = distance_rows(broken.__getitem__, looks(found, layers, rows, REACH), "full", SIZE[1:])
+    for i in rows.tolist():
+        one, two = broken[found.z[i]] == found.a[i], broken[found.z[i] + found.gap[i] + 1] == found.b[i]
+        radius = np.sqrt((one.sum() + two.sum()) / 2 * SIZE[1] * SIZE[2] / np.pi)
+        assert values[i, 0] == pytest.approx(emd(one, two, SIZE[1:]) / radius)
+    assert np.isfinite(values).all()
+
+
+def test_only_the_own_side_of_the_gap_is_looked_at(broken, tables):
+    found, layers = tables
+    rows = np.flatnonzero(found.gap > 0)
+    wanted = looks(found, layers, rows, REACH)
+    values = distance_rows(broken.__getitem__, wanted, "full", SIZE[1:])
+    for i, row in enumerate(rows.tolist()):
+        other = broken.copy()
+        other[found.z[row] + 1 : found.z[row] + found.gap[row] + 1] = found.a[row]
+        assert np.array_equal(
+            distance_rows(other.__getitem__, wanted[i : i + 1], "full", SIZE[1:])[0], values[i]
+        )
+
+
+def test_large_masks_are_thinned_alike(monkeypatch, broken, tables):
+    found, layers = tables
+    wanted = looks(found, layers, np.arange(len(found)), REACH)
+    exact = distance_rows(broken.__getitem__, wanted, "full", SIZE[1:])
+    monkeypatch.setattr(distances, "MOST_VOXELS", 60)
+    thinned = distance_rows(broken.__getitem__, wanted, "full", SIZE[1:])
+    assert not np.array_equal(exact, thinned)
+    assert np.corrcoef(exact[:, 0], thinned[:, 0])[0, 1] > 0.99
+
+
+def test_published_features_by_hand(broken):
+    found = scan_array(broken, 1)
+    candidates = find_candidates(*found, 1, rule="paper")
+    values = distance_rows(
+        broken.__getitem__, looks(candidates, found[0], np.arange(len(candidates)), ALL), "paper", SIZE[1:]
+    )
+    assert len(values)
+    for i in range(len(candidates)):
+        a, b, z = int(candidates.a[i]), int(candidates.b[i]), int(candidates.z[i])
+        within = {
+            label: [emd(broken[k] == label, broken[k + 1] == label) for k in range(len(broken) - 1) if
+                    (broken[k] == label).any() and (broken[k + 1] == label).any()]
+            for label in (a, b)
+        }  # fmt: skip
+        numbers = [np.percentile(within[x] or [0.0], [0, 25, 50, 75, 100]) for x in sorted((a, b))]
+        through = emd(broken[z] == a, broken[z + 2] == b)
+        assert values[i, : len(PAPER) - 1] == pytest.approx([*np.concatenate(numbers), through])
+        assert 0 <= values[i, -1] <= 1
+
+
+def test_the_second_stage_is_asked_where_the_first_is_unsure(scored, tables):
+    model = load()
+    found = scored(Settings(), model)
+    first = model.head("moments")
+    p = first.probability(moments_features(*tables, SIZE))
+    unsure = (p > first.sure_low) & (p < first.sure_high)
+    assert unsure.any() and (found.stage == "full").tolist() == unsure.tolist()
+    assert np.array_equal(found.p[~unsure], p[~unsure])
+    assert list(found.features) == list(FULL)
+    assert np.array_equal(np.isfinite(found.features[FULL[-1]]), unsure)
+    everywhere = scored(Settings(emd="all"), model)
+    assert set(everywhere.stage.tolist()) == {"full"}
+    assert np.array_equal(everywhere.p[unsure], found.p[unsure])
+    only = replace(model, heads={"moments": first})
+    assert np.array_equal(scored(Settings(), only).p, p)
+
+
+def test_batches_change_nothing(monkeypatch, scored):
+    whole = scored(Settings(emd="all"), load())
+    monkeypatch.setattr(distances, "_BATCH_ROWS", 3)
+    parts = scored(Settings(emd="all"), load(), folder="again")
+    assert np.array_equal(whole.p, parts.p)
+    for name in FULL:
+        assert np.array_equal(whole.features[name], parts.features[name], equal_nan=True)
+
+
+def test_what_an_earlier_run_left_is_used(monkeypatch, scored):
+    before = scored(Settings(emd="all"), load())
+    monkeypatch.setattr(distances, "distance_rows", None)
+    assert np.array_equal(scored(Settings(emd="all"), load()).p, before.p)
+
+
+def test_the_published_preset_has_one_stage(scored, broken):
+    found = scan_array(broken, 1)
+    candidates = find_candidates(*found, 1, rule="paper")
+    scores = scored(Settings(preset="paper", max_gap=1), load("paper"), candidates)
+    assert len(scores.p) == len(candidates) and set(scores.stage.tolist()) == {"paper"}
+    assert list(scores.features) == list(PAPER)
+    assert ((scores.p >= 0) & (scores.p <= 1)).all()
+
+
+def test_no_candidates_no_scores(scored, tables):
+    found = tables[0]
+    none = {name: getattr(found, name)[:0] for name in found.__dataclass_fields__}
+    scores = scored(Settings(), load(), replace(found, **none))
+    assert len(scores.p) == 0 and set(scores.features) == set(FULL)
+    assert len(MOMENTS) < len(FULL)
