@@ -78,7 +78,13 @@ def test_splits_and_gaps_of_a_truth_table_are_judged():
     assert (left.splits, left.splits_repaired) == (len(table.splits), 0)
     assert left.natural_kept == left.natural == len(table.natural)
     everything = evaluate((truth > 0).astype(np.uint8), truth, table=table)
-    assert everything.splits_repaired == everything.splits
+    assert everything.splits_repaired == everything.splits_joined == everything.splits
+    joined = table.true_of(broken)
+    joined[broken == 0] = 0
+    only = evaluate(joined, truth, table=table)
+    assert (
+        only.splits_repaired < only.splits_joined == only.splits - sum(s.kind == "hole" for s in table.splits)
+    )
     assert everything.natural_kept == 0 and everything.hard_kept == 0
 
 

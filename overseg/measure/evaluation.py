@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from overseg.errors import InputError
 from overseg.measure.source import Source, open_source
-from overseg.measure.truth import Truth, read_truth
+from overseg.measure.truth import Split, Truth, read_truth
 
 THRESHOLDS = (0.25, 0.5, 0.75)
 
@@ -58,9 +58,9 @@ class Evaluation:
         a label, in bits.
     merges_right, merges_wrong : int or None
         With `broken`: joins of labels of the broken volume within a true cell, and across true cells.
-    splits, splits_repaired : int or None
-        With a truth table: splits, and those whose faces and layers between carry one label in most of the
-        true cell's voxels.
+    splits, splits_joined, splits_repaired : int or None
+        With a truth table: splits; those whose two parts carry one label (for holes: whose gap is filled);
+        and those whose layers between carry it as well, in most of the true cell's voxels.
     natural, natural_kept, hard, hard_kept : int or None
         With a truth table: pairs of different cells across gaps, and those still apart.
     """
@@ -74,6 +74,7 @@ class Evaluation:
     merges_right: int | None = None
     merges_wrong: int | None = None
     splits: int | None = None
+    splits_joined: int | None = None
     splits_repaired: int | None = None
     natural: int | None = None
     natural_kept: int | None = None
@@ -262,8 +263,16 @@ def _verdicts(ours: Source, true: Source, table: Truth) -> dict[str, int]:
     for z, cells in sorted(wanted.items()):
         faces |= {(z, cell): label for cell, label in _faces(ours, true, z, cells).items()}
 
-    repaired = sum(_repaired(faces, split.z, split.gap, split.true) for split in table.splits)
-    verdicts = {"splits": len(table.splits), "splits_repaired": repaired}
+    def one_label(split: Split, *layers: int) -> bool:
+        names = {faces.get((z, split.true), 0) for z in layers}
+        return len(names) == 1 and 0 not in names
+
+    repaired = [one_label(s, *range(s.z, s.z + s.gap + 2)) for s in table.splits]
+    joined = [
+        whole if s.kind == "hole" else one_label(s, s.z, s.z + s.gap + 1)
+        for s, whole in zip(table.splits, repaired, strict=True)
+    ]
+    verdicts = {"splits": len(joined), "splits_joined": sum(joined), "splits_repaired": sum(repaired)}
     for name, pairs in gaps.items():
         kept = sum(
             faces.get((g.z, true_of[g.upper])) != faces.get((g.z + g.gap + 1, true_of[g.lower]))
@@ -271,11 +280,6 @@ def _verdicts(ours: Source, true: Source, table: Truth) -> dict[str, int]:
         )
         verdicts |= {name: len(pairs), f"{name}_kept": kept}
     return verdicts
-
-
-def _repaired(faces: dict[tuple[int, int], int], z: int, gap: int, true: int) -> bool:
-    names = {faces.get((layer, true), 0) for layer in range(z, z + gap + 2)}
-    return len(names) == 1 and 0 not in names
 
 
 def _faces(ours: Source, true: Source, z: int, cells: set[int]) -> dict[int, int]:
