@@ -35,9 +35,7 @@ class OversegError(Exception):
         return _rebuild, (type(self), self.what, self.where, self.remedy)
 
 
-def _rebuild(
-    kind: type[OversegError], what: str, where: str | None, remedy: str | None
-) -> OversegError:
+def _rebuild(kind: type[OversegError], what: str, where: str | None, remedy: str | None) -> OversegError:
     return kind(what, where=where, remedy=remedy)
 
 
