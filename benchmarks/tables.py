@@ -127,6 +127,8 @@ def _untouched(rows: list[Row]) -> list[str]:
     for name, some in places.items():
         for method in METHODS:
             n = _sum([row for row in some if row["method"] == method])
+            if not n["cells"]:
+                continue
             lines.append(
                 f"| {name} | {method} | {n['cells']} | {n['false']} | {rate(n['false'], n['cells'])} |"
             )
