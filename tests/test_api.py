@@ -22,7 +22,7 @@ def two_parts() -> np.ndarray:
     labels = np.zeros((17, 40, 40), np.uint16)
     y, x = np.mgrid[:40, :40]
     for z in range(17):
-        disc = (y - 20) ** 2 + (x - 12 - z // 4) ** 2 < 64
+        disc = (y - 20) ** 2 + (x - 14) ** 2 < 90 - (z - 8) ** 2  # an ellipsoid
         labels[z][disc] = 1 if z < 8 else 2
         if z == 8:
             labels[z] = 0
