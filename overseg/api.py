@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from overseg.pipeline.result import Plan
 from overseg.settings import RunSettings, Settings, build, canonical
 
 if TYPE_CHECKING:
+    from overseg.cluster import Executor
     from overseg.pipeline.verify import Verification
     from overseg.volume import Volume
 
@@ -247,15 +249,13 @@ def undo(
     PlanError
         If there is nothing to undo, or a later plan must be undone first.
     """
-    from overseg.cluster import open_executor
     from overseg.pipeline.undo import undo as run_undo
 
     named = target.path if isinstance(target, Plan) else target
     folder, volume = lifecycle.plan_of(named, label)
     made = lifecycle.load(folder)
     run = _run_only(options)
-    hint = _MANY if run.workers else _tasks_hint(int(made.data.units.touched.sum()))
-    with open_executor(run, client=client, tasks_hint=hint) as executor:
+    with _executor(run, client, _tasks_hint(int(made.data.units.touched.sum()))) as executor:
         result = run_undo(
             folder, run, only_unchanged=only_unchanged, executor=executor, progress=progress, volume=volume
         )
@@ -291,12 +291,10 @@ def _make(
             where="--device cuda",
             remedy="leave --device out: the answer is the same on every device",
         )
-    from overseg.cluster import open_executor
     from overseg.pipeline.plan import make_plan, tasks_hint
     from overseg.pipeline.planfile import read_header, write_plan
 
-    hint = _MANY if run.workers else tasks_hint(volume, settings)
-    with open_executor(run, client=client, tasks_hint=hint) as executor:
+    with _executor(run, client, tasks_hint(volume, settings)) as executor:
         data = make_plan(volume, settings, executor, place, progress=progress)
         peak = executor.peak_rss_bytes
     if (place / "plan" / "plan.json").exists() and read_header(place)["plan_hash"] != data.hash:
@@ -309,13 +307,11 @@ def _apply(
     folder: Path, run: RunSettings, client: Any, progress: Progress | None, volume: Volume | None = None
 ) -> Plan:
     """Apply to the plan's volume, or to the one given: that volume moved, or a copy of it."""
-    from overseg.cluster import open_executor
     from overseg.pipeline.apply import apply as run_apply
     from overseg.pipeline.planfile import read_plan
 
     data = read_plan(folder)
-    hint = _MANY if run.workers else _tasks_hint(int(data.units.touched.sum()))
-    with open_executor(run, client=client, tasks_hint=hint) as executor:
+    with _executor(run, client, _tasks_hint(int(data.units.touched.sum()))) as executor:
         result = run_apply(folder, run, executor, progress=progress, volume=volume)
         peak = executor.peak_rss_bytes
     return Plan(folder, data, result.units_rewritten, peak, "applied", (("apply", round(result.seconds, 4)),))
@@ -324,13 +320,19 @@ def _apply(
 def _verify(
     folder: Path, run: RunSettings, client: Any, progress: Progress | None, volume: Volume | None = None
 ) -> Verification:
-    from overseg.cluster import open_executor
-    from overseg.pipeline.planfile import read_plan
+    from overseg.pipeline.planfile import read_header
     from overseg.pipeline.verify import verify as run_verify
 
-    hint = _MANY if run.workers else _tasks_hint(len(read_plan(folder).units.unit))
-    with open_executor(run, client=client, tasks_hint=hint) as executor:
+    units = read_header(folder)["counts"].get("units_total", 0)
+    with _executor(run, client, _tasks_hint(units)) as executor:
         return run_verify(folder, executor=executor, progress=progress, volume=volume)
+
+
+def _executor(run: RunSettings, client: Any, hint: int) -> AbstractContextManager[Executor]:
+    """An executor for about `hint` tasks, or for the workers that were named."""
+    from overseg.cluster import open_executor
+
+    return open_executor(run, client=client, tasks_hint=_MANY if run.workers else hint)
 
 
 def _tasks_hint(units: int) -> int:
@@ -362,19 +364,16 @@ def _in_memory(
     write: bool,
 ) -> tuple[np.ndarray[Any, Any], Plan]:
     """Plan, and apply, on a temporary Zarr copy that lives as long as the plan: one code path for all."""
-    from overseg.volume.arrays import check_array
-    from overseg.volume.create import create_labels, fill
+    from overseg.volume.arrays import check_array, store_array
 
     check_array(array)
     keeper = _Keeper()
     path = places.temporary_folder(keeper) / "array.zarr"
-    chunks = tuple(min(size, side) for size, side in zip(array.shape, (32, 256, 256), strict=True))
-    volume = create_labels(path, array.shape, array.dtype, chunks, voxel_size=settings.voxel_size)
-    fill(volume, lambda box: array[box])
+    store_array(path, array, settings.voxel_size)
     volume = _open(path, settings)
     made = _make(volume, settings, run, lifecycle.place_for(volume, settings, out), None, progress)
     if write:
-        made = apply(made, progress=progress, **run.model_dump(exclude_none=True))
+        made = _apply(made.path, run, None, progress, volume)
     object.__setattr__(made, "_keeper", keeper)
     corrected = volume.read((slice(0, array.shape[0]), slice(0, array.shape[1]), slice(0, array.shape[2])))
     return corrected.astype(array.dtype, copy=False), made

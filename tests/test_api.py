@@ -162,6 +162,15 @@ def test_a_copy_inside_its_volume_leaves_nothing_behind(volume, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["cells.zarr"]
 
 
+def test_masks_too_large_for_a_worker_are_refused_unless_none_is_restored(volume, monkeypatch):
+    from overseg.pipeline import fills
+
+    monkeypatch.setattr(fills, "peak_bytes", lambda *_: 1 << 50)
+    with pytest.raises(ResourceError, match="largest mask"):
+        overseg.plan(volume)
+    assert overseg.plan(volume, fill="none").summary()["merged"] == 1
+
+
 def test_one_layer_and_a_held_volume_are_refused_at_once(volume, tmp_path):
     with pytest.raises(InputError, match="one layer"):
         overseg.plan(np.ones((1, 8, 8), np.uint8))

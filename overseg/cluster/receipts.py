@@ -31,6 +31,11 @@ def read(folder: Path, step: str) -> dict[str, Receipt]:
     return found
 
 
+def file_is_there(_: str, receipt: Receipt) -> bool:
+    """Whether the file that a receipt names as ``path`` still exists; a `valid` for `Executor.run`."""
+    return Path(receipt["path"]).exists()
+
+
 @contextmanager
 def appending(folder: Path, step: str) -> Iterator[BinaryIO]:
     """The step's file, open for `append`; a torn last line is closed first."""

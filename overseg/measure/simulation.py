@@ -127,6 +127,7 @@ def simulate(
         If the volume does not fit the memory.
     """
     from overseg.measure.source import open_source
+    from overseg.volume.arrays import store_array
 
     out = Path(out)
     folder = out.with_suffix(".truth")
@@ -138,19 +139,10 @@ def simulate(
     broken, truth = simulate_splits(
         whole, rate=rate, hard=hard, seed=seed, kinds=kinds, gaps=gaps, holes=holes, background=background
     )
-    _store(out, broken, source.voxel_size)
+    store_array(out, broken, source.voxel_size)
     write_truth(truth, folder)
-    _store(folder / "labels.zarr", whole, source.voxel_size)
+    store_array(folder / "labels.zarr", whole, source.voxel_size)
     return truth
-
-
-def _store(path: Path, array: Voxels, voxel_size: tuple[float, float, float]) -> None:
-    import zarr
-
-    chunks = tuple(min(size, most) for size, most in zip(array.shape, (32, 256, 256), strict=True))
-    stored = zarr.create_array(path, shape=array.shape, dtype=array.dtype, chunks=chunks)
-    stored.attrs["voxel_size"] = list(voxel_size)
-    stored[:] = array
 
 
 def _check(
@@ -162,14 +154,9 @@ def _check(
     gaps: Sequence[int],
     holes: str,
 ) -> None:
-    if labels.ndim != 3 or labels.size == 0 or labels.dtype.kind not in "ui":
-        raise InputError(
-            "splits can be made in a label volume only",
-            where=f"an array of {labels.dtype} with shape {labels.shape}",
-            remedy="give integers with the axes (z, y, x)",
-        )
-    if labels.dtype.kind == "i" and labels.min() < 0:
-        raise InputError("the volume has negative labels", remedy="relabel it with numbers of zero and above")
+    from overseg.volume.arrays import check_array
+
+    check_array(labels)
     for name, part in (("rate", rate), ("hard", hard)):
         if not 0 <= part <= 1:
             raise InputError(f"{name} is {part}", remedy="give a part between 0 and 1")

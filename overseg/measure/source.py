@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import InputError, ResourceError
+from overseg.errors import ResourceError
 
 Box = tuple[slice, slice, slice]
 Triple = tuple[float, float, float]
@@ -103,18 +103,12 @@ def open_source(source: Any, label: str | None = None, voxel_size: Triple | None
     InputError
         If these are no labels.
     """
-    if not isinstance(source, np.ndarray):
-        from overseg.volume import open_volume
+    from overseg.volume import open_volume
+    from overseg.volume.arrays import check_array
 
+    if not isinstance(source, np.ndarray):
         volume = open_volume(source, label=label, voxel_size=voxel_size)
         return Source(volume.location, volume.shape, volume.dtype, volume.voxel_size, None, volume)
-    if source.ndim != 3 or not source.size or source.dtype.kind not in "ui":
-        raise InputError(
-            "this is no label volume",
-            where=f"an array of {source.dtype} with shape {source.shape}",
-            remedy="give integers with the axes (z, y, x)",
-        )
-    if source.dtype.kind == "i" and source.min() < 0:
-        raise InputError("the volume has negative labels", remedy="relabel it with numbers of zero and above")
+    check_array(source)
     z, y, x = source.shape
     return Source("the array", (z, y, x), source.dtype, voxel_size or (1.0, 1.0, 1.0), source, None)

@@ -111,7 +111,6 @@ def _merges(judged: list[Judged]) -> Merges:
 
 
 def _units(volume: Volume, settings: Settings, paths: list[Path], merges: Merges, fills: Fills) -> Units:
-
     digests: dict[int, bytes] = {}
     for path in paths:
         digests.update(ScanFile(path, settings.max_gap + 1).digests())

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from overseg.cluster.receipts import file_is_there
 from overseg.errors import ModelError, ResourceError
 from overseg.model import load
 from overseg.pipeline import fills as filling
@@ -225,7 +226,7 @@ def _fill(
 ) -> Settled:
     """The voxels that restored masks take."""
     units = {}
-    for each in judged:
+    for each in judged if settings.fill != "none" else ():
         wanted = filling.wanted_fills(
             each.candidates, each.verdicts, each.found.layers, each.found.cut.tolist()
         )
@@ -242,9 +243,7 @@ def _fill(
             path = str(run / "fill" / f"{name}.parquet")
             units[name] = (volume, batch, settings.background, settings.fill, path, each.t, box)
             _check_memory(filling.peak_bytes(volume, batch), executor, volume)
-    if settings.fill == "none":
-        units = {}
-    done = dict(executor.run("fill", filling.fill_task, units, run / "receipts", progress, _is_there))
+    done = dict(executor.run("fill", filling.fill_task, units, run / "receipts", progress, file_is_there))
     labels = np.concatenate([each.found.layers.labels for each in judged])
     voxels = np.concatenate([each.found.summary.voxels for each in judged])
     times = np.concatenate([np.full(len(each.found.layers.labels), each.t) for each in judged])
@@ -259,10 +258,6 @@ def _check_memory(need: int, executor: Executor, volume: Volume) -> None:
             where=volume.location,
             remedy=f"give --memory {mib}MiB or more with fewer --workers, or --fill none to merge only",
         )
-
-
-def _is_there(_: str, receipt: Mapping[str, Any]) -> bool:
-    return Path(receipt["path"]).exists()
 
 
 class _Clock:

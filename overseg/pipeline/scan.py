@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import PlanError, StorageError
+from overseg.errors import PlanError
 from overseg.kernels.reduce import ScanTables, merge_tables
 from overseg.kernels.scan import scan_block, scan_seam
-from overseg.pipeline.planfile import write_atomically
-from overseg.pipeline.scantables import write_scan
+from overseg.pipeline.scantables import write_scan, write_whole
 from overseg.pipeline.scantask import (
     ScanTask,
     SeamTask,
@@ -207,16 +206,7 @@ def _write_edge(path: Path, layers: npt.NDArray[Any]) -> int:
 
     buffer = io.BytesIO()
     np.save(buffer, layers, allow_pickle=False)
-    data: bytes = bytes(Zstd(level=1).encode(buffer.getvalue()))
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write scan tables: {error.strerror}",
-            where=str(path),
-            remedy="free disk space or choose another folder with --out, then run the same command again",
-        ) from error
-    return len(data)
+    return write_whole(path, bytes(Zstd(level=1).encode(buffer.getvalue())))
 
 
 def _read_edge(path: Path) -> npt.NDArray[Any]:

@@ -89,7 +89,11 @@ def write_scan(
     with pq.ParquetWriter(buffer, schema, compression="zstd", compression_level=1) as writer:
         for _, group in groups:
             writer.write_table(group.cast(schema), row_group_size=max(len(group), 1))
-    data: bytes = buffer.getvalue()
+    return write_whole(path, buffer.getvalue())
+
+
+def write_whole(path: Path, data: bytes) -> int:
+    """Write a file of the scan, whole or not at all; its size. Raises `StorageError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)

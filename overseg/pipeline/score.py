@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from overseg.cluster.receipts import file_is_there
 from overseg.kernels.tables import Bool, Candidates, Int, LayerTable
 from overseg.model.features import FULL, MOMENTS, PAPER, moments_features
 from overseg.pipeline.distances import ALL, REACH, batches, distance_task, looks
@@ -154,11 +155,7 @@ def _on_executor(
         facts = [str(fingerprint), t, kind, list(volume.voxel_size), [asdict(look) for look in batch]]
         name = f"t{t}-{kind}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"
         units[name] = (volume, batch, kind, str(run / "distances" / f"{name}.npy"), t)
-    done = dict(executor.run("distances", distance_task, units, run / "receipts", progress, _is_there))
+    done = dict(executor.run("distances", distance_task, units, run / "receipts", progress, file_is_there))
     width = len(PAPER) if kind == "paper" else len(FULL) - len(MOMENTS)
     parts = [np.load(done[name]["path"], allow_pickle=False) for name in units]
     return np.concatenate([np.empty((0, width)), *parts])
-
-
-def _is_there(_: str, receipt: Mapping[str, Any]) -> bool:
-    return Path(receipt["path"]).exists()

@@ -120,7 +120,7 @@ def _volume(
     from overseg.pipeline.health import examine, warnings_of
     from overseg.pipeline.plan import box_of, scan_volume, tasks_hint
     from overseg.pipeline.reconcile import reconcile
-    from overseg.pipeline.scan import plan_scan, predicted_peak
+    from overseg.pipeline.scan import predicted_peak
     from overseg.volume import describe, open_volume
 
     settings, run = build(**options)
@@ -133,8 +133,8 @@ def _volume(
             tempfile.TemporaryDirectory(prefix="overseg-") as folder,
             open_executor(run, tasks_hint=hint) as executor,
         ):
-            memory = max(map(predicted_peak, plan_scan(volume, settings, executor.memory, executor.workers)))
-            paths, _ = scan_volume(volume, settings, executor, Path(folder), progress)
+            paths, tasks = scan_volume(volume, settings, executor, Path(folder), progress)
+            memory = max(map(predicted_peak, tasks))
             for t in range(volume.n_times):
                 found = reconcile(paths, t, settings.max_gap, box_of(volume, settings), volume.shape)
                 labels += len(found.layers.labels)
