@@ -217,6 +217,8 @@ class Volume:
         StorageError
             If the store refuses: disk full, read-only, permission lost.
         """
+        from overseg.volume.buffers import is_uniform, prototype
+
         grid, facts = self.grid(level), self.levels[level]
         if data.shape != grid.extent(unit) or data.dtype != facts.dtype:
             raise InputError(
@@ -229,8 +231,9 @@ class Volume:
             array = self._array(level, write=True)
             fill = array.metadata.fill_value
             # zarr drops what equals the fill value; a chunk that was there stays there
-            keep = bool((data == (0 if fill is None else fill)).all()) and self._exists(unit, level)
-            array.with_config({"write_empty_chunks": keep})[grid.slices(unit)] = data
+            keep = is_uniform(data, 0 if fill is None else fill) and self._exists(unit, level)
+            array = array.with_config({"write_empty_chunks": keep})
+            array.set_basic_selection(grid.slices(unit), data, prototype=prototype())
 
     def unit_stamp(self, unit: int, level: int = 0) -> str | None:
         """A cheap mark of a unit's stored bytes, to see whether somebody rewrote it since.
