@@ -233,7 +233,9 @@ class Volume:
             # zarr drops what equals the fill value; a chunk that was there stays there
             keep = is_uniform(data, 0 if fill is None else fill) and self._exists(unit, level)
             array = array.with_config({"write_empty_chunks": keep})
-            array.set_basic_selection(grid.slices(unit), data, prototype=prototype())
+            # zarr reads within a shard that the array's end cuts, and wants its own buffers for that
+            own = not facts.sharded or data.shape == facts.unit_shape
+            array.set_basic_selection(grid.slices(unit), data, prototype=prototype() if own else None)
 
     def unit_stamp(self, unit: int, level: int = 0) -> str | None:
         """A cheap mark of a unit's stored bytes, to see whether somebody rewrote it since.
