@@ -11,7 +11,8 @@ from scipy.ndimage import binary_fill_holes, label
 
 from overseg.errors import InputError
 from overseg.kernels import contours
-from overseg.kernels.contours import fill_holes, interpolate, outline
+from overseg.kernels.contours import interpolate
+from overseg.kernels.raster import fill_holes, outline
 
 images = arrays(bool, (7, 8)).filter(np.any)
 methods = st.sampled_from(["contour", "distance"])

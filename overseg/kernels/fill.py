@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.contours import interpolate
+from overseg.kernels.raster import pieces, squared_depth
 
 Labels = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
@@ -85,108 +87,236 @@ def restore(
         Nothing is taken in a layer where no voxel may be.
     """
     gap = len(box) - 2
+    mine_are, fixed = _labels(a, b, *own), _labels(a, b, *own, *noise, *background)
     mask = interpolate(box[0] == a, box[-1] == b, gap)
-    take = np.zeros(mask.shape, np.uint8)
-    mine = np.isin(box[1:-1], _labels(a, b, *own))
-    if fill != "none":
-        take[np.isin(box[1:-1], _labels(*background)) & ~mine] = FREE
-        take[np.isin(box[1:-1], _labels(*noise)) & ~mine] = NOISE
-    fixed = _labels(a, b, *own, *noise, *background)
+    inner = np.ascontiguousarray(box[1:-1], np.uint64)
+    mine, take = _room(inner, mine_are, _labels(*noise), _labels(*background), fill != "none")
+    between = _Between(box)
     for layer in range(gap):
-        if 8 * int((mine[layer] & mask[layer]).sum()) >= 7 * int(mask[layer].sum()):
+        if not _is_missing(mine[layer], mask[layer]):
             mask[layer] = mine[layer]
         else:
             if fill == "all":
-                take[layer][_swallowed(box, layer, mask[layer], fixed)] = SWALLOWED
-            room = (take[layer] > 0) | mine[layer]
-            mask[layer] = _hole(mask[layer], room, open_edges) | mine[layer]
-        take[layer][~mask[layer] & (take[layer] != NOISE)] = 0
-    depth = np.stack([_squared_depth(one) for one in mask])
-    return Restored(mask, take, depth)
+                _take_back(inner[layer], mask[layer], take[layer], layer, between, fixed)
+            mask[layer] = _outlined(mask[layer], take[layer], mine[layer], open_edges)
+    return Restored(mask, take, _finish(mask, take))
 
 
 def _labels(*labels: int) -> Labels:
     return np.array(labels, np.uint64)
 
 
-def _swallowed(box: Labels, layer: int, mask: Mask, fixed: Labels) -> Mask:
-    """What a neighbour that covers at least half of the mask has more than its outer layers let expect.
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _room(
+    inner: Labels, mine_are: Labels, noise: Labels, background: Labels, taking: bool
+) -> tuple[Mask, npt.NDArray[np.uint8]]:
+    # Which voxels are own ones, and which of the others are noise or free.
+    mine, take = np.zeros(inner.shape, np.bool_), np.zeros(inner.shape, np.uint8)
+    for z in range(inner.shape[0]):
+        for y in range(inner.shape[1]):
+            for x in range(inner.shape[2]):
+                label = inner[z, y, x]
+                if _among(label, mine_are):
+                    mine[z, y, x] = True
+                elif taking and _among(label, noise):
+                    take[z, y, x] = NOISE
+                elif taking and _among(label, background):
+                    take[z, y, x] = FREE
+    return mine, take
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _among(label: int, labels: Labels) -> bool:
+    for each in labels:  # noqa: SIM110 (numba has no `any` of a generator)
+        if each == label:
+            return True
+    return False
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _is_missing(mine: Mask, mask: Mask) -> bool:
+    return 8 * (mine & mask).sum() < 7 * mask.sum()  # type: ignore[no-any-return]
+
+
+class _Between:
+    """What a neighbour's masks beside the gap let expect of it in the gap, worked out once."""
+
+    def __init__(self, box: Labels) -> None:
+        self._box, self._gap = box, len(box) - 2
+        self._known: dict[int, tuple[Int, Mask]] = {}
+
+    def __call__(self, neighbour: int) -> tuple[Int, Mask]:
+        """Expected areas, times gap + 1, and masks of the gap layers; 0 where it is only in the gap."""
+        if neighbour not in self._known:
+            self._known[neighbour] = self._expect(neighbour)
+        return self._known[neighbour]
+
+    def _expect(self, neighbour: int) -> tuple[Int, Mask]:
+        gap = self._gap
+        above, below = self._box[0] == neighbour, self._box[-1] == neighbour
+        areas = int(above.sum()), int(below.sum())
+        if all(areas):
+            down = np.arange(1, gap + 1)
+            return areas[0] * down[::-1] + areas[1] * down, interpolate(above, below, gap) | (above & below)
+        # It starts or ends here: no smaller than in the layers that are left.
+        return np.full(gap, max(areas) * (gap + 1)), np.broadcast_to(above | below, (gap, *above.shape))
+
+
+def _take_back(
+    here: Labels, mask: Mask, take: npt.NDArray[np.uint8], layer: int, between: _Between, fixed: Labels
+) -> None:
+    """Mark what a neighbour that covers at least half of the mask has more than its outer layers let expect.
 
     Its area in the layer must exceed theirs by at least half of what it covers.
     """
-    here = box[layer + 1]
-    names, counts = np.unique(here[mask], return_counts=True)
-    most = int(counts.argmax())
-    neighbour, covered = names[most], int(counts[most])
-    above, below = box[0] == neighbour, box[-1] == neighbour
-    areas = [int(above.sum()), int(below.sum())]
-    if 2 * covered < mask.sum() or neighbour in fixed or not any(areas):
-        return np.zeros_like(mask)
-    gap = len(box) - 2
-    if all(areas):
-        expected = areas[0] * (gap - layer) + areas[1] * (layer + 1)
-        known = interpolate(above, below, gap)[layer] | (above & below)
-    else:  # it starts or ends here: no smaller than in the layers that are left
-        expected = max(areas) * (gap + 1)
-        known = above | below
-    held = here == neighbour
-    if 2 * (int(held.sum()) * (gap + 1) - expected) < covered * (gap + 1):
-        return np.zeros_like(mask)
-    more: Mask = held & ~known
-    return more
+    neighbour, covered, held = _covering(here, mask)
+    if not covered or neighbour in fixed:
+        return
+    areas, known = between(neighbour)
+    parts = len(areas) + 1
+    if areas[layer] and 2 * (held * parts - areas[layer]) >= covered * parts:
+        take[(here == neighbour) & ~known[layer]] = SWALLOWED
 
 
-def _hole(mask: Mask, room: Mask, open_edges: Edges) -> Mask:
-    """The piece of `room` that has about the mask's shape and is bounded by other cells; else the mask.
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _covering(here: Labels, mask: Mask) -> tuple[np.uint64, int, int]:
+    """The label that covers at least half of the mask, the smaller of two.
+
+    Two counters find whatever fills more than a third (Misra and Gries, Science of Computer Programming 2,
+    1982).
+
+    Returns
+    -------
+    label : int
+    covered, held : int
+        Voxels of it in the mask, 0 where there is no such label, and in the layer.
+    """
+    one, two, votes_one, votes_two = np.uint64(0), np.uint64(0), 0, 0
+    for y in range(here.shape[0]):
+        for x in range(here.shape[1]):
+            label = here[y, x]
+            if not mask[y, x]:
+                continue
+            if votes_one > 0 and label == one:
+                votes_one += 1
+            elif votes_two > 0 and label == two:
+                votes_two += 1
+            elif votes_one == 0:
+                one, votes_one = label, 1
+            elif votes_two == 0:
+                two, votes_two = label, 1
+            else:
+                votes_one, votes_two = votes_one - 1, votes_two - 1
+    best, covered, held = np.uint64(0), 0, 0
+    for label in (min(one, two), max(one, two)):
+        everywhere = here == label
+        inside = (everywhere & mask).sum()
+        if 2 * inside >= mask.sum() and inside > covered:
+            best, covered, held = label, inside, everywhere.sum()
+    return best, covered, held
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _outlined(mask: Mask, take: npt.NDArray[np.uint8], mine: Mask, open_edges: Edges) -> Mask:
+    """The mask with own voxels, or the piece of room of about its shape that is bounded by other cells.
 
     Seams one voxel wide may lead out of it or surround it: they are cut off, and of the rim that goes with
     them the mask keeps what it covers.
     """
-    from scipy.ndimage import binary_dilation, binary_erosion
-
+    room = (take > 0) | mine
     for thin in (False, True):
-        core = binary_erosion(_framed(room, open_edges))[1:-1, 1:-1] if thin else room
-        piece = _piece(core, mask)
-        if piece is None:
+        number = pieces(_core(room, open_edges) if thin else room, False)[0]
+        best = _most_shared(number, mask)
+        if best == 0:
             continue
+        piece = number == best
         if thin:
-            piece |= binary_dilation(piece, np.ones((3, 3), bool)) & room & mask
-        if 2 * int((piece & mask).sum()) >= int((piece | mask).sum()) and _bounded(piece, open_edges):
-            return piece
-    return mask
+            piece = piece | (_dilated(piece) & room & mask)
+        if 2 * (piece & mask).sum() >= (piece | mask).sum() and _bounded(piece, open_edges):
+            return piece | mine  # type: ignore[no-any-return]
+    return mask | mine
 
 
-def _framed(room: Mask, open_edges: Edges) -> Mask:
-    """`room` in a frame: nothing beyond the volume, everything beyond the box inside it."""
-    low_y, high_y, low_x, high_x = (not is_open for is_open in open_edges)
-    framed = np.pad(room, 1)
-    framed[0], framed[-1], framed[1:-1, 0], framed[1:-1, -1] = low_y, high_y, low_x, high_x
-    return framed
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _core(room: Mask, open_edges: Edges) -> Mask:
+    # Without the voxels at its sides. Nothing is beyond the volume, everything beyond a box inside it.
+    low_y, high_y, low_x, high_x = open_edges
+    height, width = room.shape
+    core = room.copy()
+    for y in range(height):
+        for x in range(width):
+            if room[y, x]:
+                core[y, x] = (
+                    (room[y - 1, x] if y > 0 else not low_y)
+                    and (room[y + 1, x] if y + 1 < height else not high_y)
+                    and (room[y, x - 1] if x > 0 else not low_x)
+                    and (room[y, x + 1] if x + 1 < width else not high_x)
+                )
+    return core
 
 
-def _piece(room: Mask, mask: Mask) -> Mask | None:
-    """The connected piece of `room` that shares most voxels with the mask; of equal ones the first."""
-    from scipy.ndimage import label
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _most_shared(number: Int, mask: Mask) -> int:
+    # The piece that shares most voxels with the mask; of equal ones the first, and 0 where none does.
+    shared = np.zeros(number.max() + 1, np.int64)
+    for y in range(number.shape[0]):
+        for x in range(number.shape[1]):
+            if mask[y, x] and number[y, x] > 0:
+                shared[number[y, x]] += 1
+    return int(shared.argmax())
 
-    pieces, _ = label(room)
-    shared = np.bincount(pieces[mask & room])
-    if not shared.any():
-        return None
-    piece: Mask = pieces == shared.argmax()
-    return piece
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _dilated(piece: Mask) -> Mask:
+    # With the voxels at its sides and corners.
+    height, width = piece.shape
+    out = piece.copy()
+    for y in range(height):
+        for x in range(width):
+            if piece[y, x]:
+                out[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = True
+    return out
 
 
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _bounded(piece: Mask, open_edges: Edges) -> bool:
-    edges = (piece[0], piece[-1], piece[:, 0], piece[:, -1])
-    return not any(edge.any() and not is_open for edge, is_open in zip(edges, open_edges, strict=True))
+    low_y, high_y, low_x, high_x = open_edges
+    return (
+        (low_y or not piece[0].any())
+        and (high_y or not piece[-1].any())
+        and (low_x or not piece[:, 0].any())
+        and (high_x or not piece[:, -1].any())
+    )
 
 
-def _squared_depth(mask: Mask) -> Int:
-    from scipy.ndimage import distance_transform_edt
-
-    distance = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    depth: Int = np.rint(distance * distance).astype(np.int64)
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _finish(mask: Mask, take: npt.NDArray[np.uint8]) -> Int:
+    # Of free and swallowed voxels the mask takes what it covers. Depths, layer by layer.
+    depth = np.empty(mask.shape, np.int64)
+    for layer in range(mask.shape[0]):
+        for y in range(mask.shape[1]):
+            for x in range(mask.shape[2]):
+                if not mask[layer, y, x] and take[layer, y, x] != NOISE:
+                    take[layer, y, x] = 0
+        depth[layer] = squared_depth(mask[layer])
     return depth
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _runs(box: Labels, take: npt.NDArray[np.uint8]) -> Int:
+    rows = np.empty((np.count_nonzero(take), 4), np.int64)
+    n = 0
+    for z in range(take.shape[0]):
+        for y in range(take.shape[1]):
+            for x in range(take.shape[2]):
+                why, label = take[z, y, x], box[z, y, x]
+                if why == 0:
+                    continue
+                if x == 0 or take[z, y, x - 1] != why or box[z, y, x - 1] != label:
+                    rows[n, 0], rows[n, 1], rows[n, 2] = z, y, x
+                    n += 1
+                rows[n - 1, 3] = x + 1
+    return rows[:n].copy()
 
 
 def runs(box: Labels, take: npt.NDArray[np.uint8]) -> Int:
@@ -204,10 +334,5 @@ def runs(box: Labels, take: npt.NDArray[np.uint8]) -> Int:
     ndarray of int64, shape (n, 4)
         ``layer, y, x0, x1`` about the box's corner, x half open, in C order.
     """
-    there = np.pad(take > 0, ((0, 0), (0, 0), (1, 1)))
-    change = np.zeros(there.shape, bool)[:, :, 1:]
-    change[:, :, 1:-1] = (take[:, :, 1:] != take[:, :, :-1]) | (box[:, :, 1:] != box[:, :, :-1])
-    change |= there[:, :, 1:] != there[:, :, :-1]
-    first = np.argwhere(change & there[:, :, 1:])
-    last = np.argwhere(change & there[:, :, :-1])
-    return np.column_stack([first, last[:, 2]]).astype(np.int64)
+    rows: Int = _runs(np.ascontiguousarray(box, np.uint64), np.ascontiguousarray(take, np.uint8))
+    return rows
