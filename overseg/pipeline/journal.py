@@ -28,9 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import PlanError, StorageError
+from overseg.kernels.relabel import Runs, put_back
 from overseg.kernels.tables import Int
 from overseg.pipeline.planfile import sync_folder
-from overseg.pipeline.remap import PIECE
 
 Voxels = npt.NDArray[np.integer[Any]]
 Key = tuple[int, int]
@@ -138,11 +138,9 @@ class Segment:
     ) -> None:
         self._file.close()
 
-    def image(self, level: int, unit: int, before: bytes, after: bytes, old: Voxels, new: Voxels) -> None:
-        """Append a unit's before-image and see it onto the disk. Raises `StorageError`."""
-        head = _UNIT.pack(level, unit, before, after)
-        self._append(_IMAGE, head + _pack(old, new))
-        self.sync()
+    def image(self, level: int, unit: int, before: bytes, after: bytes, runs: Runs) -> None:
+        """Append a unit's before-image; on the disk after the next `sync`. Raises `StorageError`."""
+        self._append(_IMAGE, _UNIT.pack(level, unit, before, after) + _pack(runs))
 
     def done(self, level: int, unit: int, before: bytes, after: bytes) -> None:
         """Note that a unit is through; on the disk after the next `sync`."""
@@ -198,8 +196,8 @@ def read_journal(folder: Path) -> Journal:
     return journal
 
 
-def restore(folder: Path, image: Image, data: Voxels) -> Voxels:
-    """The unit as it was, from the unit as it was written.
+def restore(folder: Path, image: Image, data: Voxels) -> None:
+    """Make the unit as it was from the unit as it was written, in place.
 
     Parameters
     ----------
@@ -207,30 +205,24 @@ def restore(folder: Path, image: Image, data: Voxels) -> Voxels:
         Of the journal.
     image : Image
     data : ndarray of integers
-        The unit's voxels after the write, C order.
-
-    Returns
-    -------
-    ndarray
-        A copy with the old values put back.
+        The unit's voxels after the write, C-contiguous; the old values are put back.
 
     Raises
     ------
     PlanError
         If the before-image is damaged.
     """
-    result = data.copy(order="C")
-    flat = result.reshape(-1)
-    starts, lengths, values = read_image(folder, image)
-    if values.dtype != flat.dtype or (len(starts) and int((starts + lengths).max()) > flat.size):
+    flat, runs = data.reshape(-1), read_image(folder, image)
+    stops = runs.starts + runs.lengths
+    if runs.values.dtype != flat.dtype or (
+        len(stops) and not 0 <= runs.starts.min() <= stops.max() <= flat.size
+    ):
         raise damaged(folder / image.segment)
-    for start, length, value in zip(starts.tolist(), lengths.tolist(), values.tolist(), strict=True):
-        flat[start : start + length] = value
-    return result
+    put_back(flat, runs)
 
 
-def read_image(folder: Path, image: Image) -> tuple[Int, Int, Voxels]:
-    """What `changed_runs` gave when the unit was written. Raises `PlanError`."""
+def read_image(folder: Path, image: Image) -> Runs:
+    """What was noted when the unit was written. Raises `PlanError`."""
     path = folder / image.segment
     try:
         with open(path, "rb") as file:
@@ -244,51 +236,25 @@ def read_image(folder: Path, image: Image) -> tuple[Int, Int, Voxels]:
     return _unpack(payload[_UNIT.size :])
 
 
-def _pack(old: Voxels, new: Voxels) -> bytes:
-    """Runs of changed voxels that had one old value: starts, lengths and values, compressed."""
+def _pack(runs: Runs) -> bytes:
+    """Starts (as steps), lengths and values, compressed."""
     from numcodecs.zstd import Zstd
 
-    starts, lengths, values = changed_runs(old, new)
-    dtype = old.dtype.newbyteorder("<")
-    steps = np.diff(starts, prepend=0).astype("<i8")
-    raw = steps.tobytes() + lengths.astype("<i8").tobytes() + values.astype(dtype).tobytes()
-    return _SIZES.pack(dtype.str.encode().ljust(4), len(starts), len(raw)) + bytes(Zstd(level=1).encode(raw))
+    dtype = runs.values.dtype.newbyteorder("<")
+    steps = np.diff(runs.starts, prepend=0).astype("<i8")
+    raw = steps.tobytes() + runs.lengths.astype("<i8").tobytes() + runs.values.astype(dtype).tobytes()
+    return _SIZES.pack(dtype.str.encode().ljust(4), len(steps), len(raw)) + bytes(Zstd(level=1).encode(raw))
 
 
-def _unpack(data: bytes) -> tuple[Int, Int, Voxels]:
+def _unpack(data: bytes) -> Runs:
     from numcodecs.zstd import Zstd
 
     name, n, _ = _SIZES.unpack_from(data)
     raw = bytes(Zstd().decode(data[_SIZES.size :])) if n else b""
     starts: Int = np.cumsum(np.frombuffer(raw, "<i8", n))
-    lengths = np.frombuffer(raw, "<i8", n, 8 * n)
+    lengths = np.frombuffer(raw, "<i8", n, 8 * n).astype(np.int64)
     values = np.frombuffer(raw, np.dtype(name.decode().strip()), n, 16 * n)
-    return starts, lengths, values.astype(values.dtype.newbyteorder("="))
-
-
-def changed_runs(old: Voxels, new: Voxels) -> tuple[Int, Int, Voxels]:
-    """Runs of flat C-order positions that change and had one old value, in order.
-
-    Returns
-    -------
-    starts, lengths : ndarray of int64
-    values : ndarray
-        The old value of each run.
-    """
-    before, after = (np.ascontiguousarray(data).reshape(-1) for data in (old, new))
-    parts = [_runs(before, after, at) for at in range(0, before.size, PIECE)]
-    starts, lengths, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return starts, lengths, values
-
-
-def _runs(before: Voxels, after: Voxels, begin: int) -> tuple[Int, Int, Voxels]:
-    old = before[begin : begin + PIECE]
-    at = np.flatnonzero(old != after[begin : begin + PIECE])
-    values = old[at]
-    first = np.ones(len(at), bool)
-    first[1:] = (np.diff(at) != 1) | (values[1:] != values[:-1])
-    begins = np.flatnonzero(first)
-    return at[begins] + begin, np.diff(np.append(begins, len(at))), values[begins]
+    return Runs(starts, lengths, values.astype(values.dtype.newbyteorder("=")))
 
 
 def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:

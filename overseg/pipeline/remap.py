@@ -8,8 +8,9 @@ nearest to its centre is.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import PlanError
+from overseg.kernels.relabel import Names, Runs, Stretches, edit, names
 from overseg.kernels.tables import Bool, Int, Labels
 from overseg.pipeline.plandata import Fills, Merges
 from overseg.pipeline.planfile import fills_of, merges_of, read_header
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from overseg.volume import Volume
 
 Voxels = npt.NDArray[np.integer[Any]]
-PIECE = 1 << 20  # voxels that are worked on at once, so that helper arrays stay small
+_NONE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,26 @@ class Edits:
     merges: Merges
     fills: Fills
     region: tuple[tuple[int, int], ...] | None = None
+    _names: dict[tuple[int, str], Names] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def names(self, t: int, dtype: np.dtype[np.integer[Any]]) -> Names:
+        """The merges of a time point, as far as their labels can occur in voxels of a type."""
+        key = (t, dtype.str)
+        if key not in self._names:
+            at = slice(*np.searchsorted(self.merges.t, [t, t + 1]))
+            old, new = self.merges.old[at], self.merges.new[at]
+            fits = old <= np.uint64(np.iinfo(dtype).max)
+            self._names[key] = names(old[fits], new[fits])
+        return self._names[key]
 
 
-def rewrite(block: Voxels, times: range, maps: Sequence[Int], edits: Edits) -> Voxels:
-    """The corrected copy of a block.
+def rewrite(block: Voxels, times: range, maps: Sequence[Int], edits: Edits) -> Runs:
+    """Correct a block in place.
 
     Parameters
     ----------
     block : ndarray of integers, shape (t, z, y, x)
-        The original voxels; not changed.
+        The original voxels, C-contiguous; they are changed.
     times : range
         Time points of the block.
     maps : sequence of ndarray of int64
@@ -62,53 +75,51 @@ def rewrite(block: Voxels, times: range, maps: Sequence[Int], edits: Edits) -> V
 
     Returns
     -------
-    ndarray
-        Same shape and dtype, C order.
+    Runs
+        What was there before, by flat positions in the block.
     """
-    result = np.array(block, order="C")
-    merges, fills = edits.merges, edits.fills
+    inside = _inside(block.shape[1:], maps, edits.region)
+    parts = []
     for i, t in enumerate(times):
-        at = slice(*np.searchsorted(merges.t, [t, t + 1]))
-        if edits.region is None:
-            _relabel(result[i], merges.old[at], merges.new[at])
-        else:
-            inside = tuple(
-                slice(*np.searchsorted(axis, span)) for axis, span in zip(maps, edits.region, strict=True)
-            )
-            part = np.array(result[i][inside], order="C")
-            _relabel(part, merges.old[at], merges.new[at])
-            result[i][inside] = part
-        at = slice(*np.searchsorted(fills.t, [t, t + 1]))
-        _fill(result[i], maps, Fills(*(column[at] for column in vars(fills).values())))
-    return result
+        at = slice(*np.searchsorted(edits.fills.t, [t, t + 1]))
+        fills, labels = _stretches(maps, Fills(*(column[at] for column in vars(edits.fills).values())))
+        runs = edit(block[i].reshape(-1), edits.names(t, block.dtype), inside, fills, labels)
+        parts.append(replace(runs, starts=runs.starts + i * block[i].size))
+    columns = ([getattr(part, name) for part in parts] for name in ("starts", "lengths", "values"))
+    return Runs(*map(np.concatenate, columns))
 
 
-def _relabel(voxels: Voxels, old: Labels, new: Labels) -> None:
-    """Replace `old` (sorted) by `new` in place. Labels come in runs: only their starts are looked up."""
-    fits = old <= np.uint64(np.iinfo(voxels.dtype).max)
-    old, new = old[fits].astype(voxels.dtype), new[fits].astype(voxels.dtype)
-    if len(old) == 0:
-        return
-    whole = voxels.reshape(-1)
-    for at in range(0, whole.size, PIECE):
-        flat = whole[at : at + PIECE]
-        starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-        values = flat[starts]
-        place = np.minimum(np.searchsorted(old, values), len(old) - 1)
-        hit = old[place] == values
-        if hit.any():
-            flat[:] = np.repeat(np.where(hit, new[place], values), np.diff(np.append(starts, flat.size)))
+def _inside(
+    shape: tuple[int, ...], maps: Sequence[Int], region: tuple[tuple[int, int], ...] | None
+) -> Stretches:
+    """The voxels of a block that lie in the region."""
+    spans = [(0, n) for n in shape]
+    if region is not None:
+        spans = [tuple(np.searchsorted(axis, span)) for axis, span in zip(maps, region, strict=True)]
+    if any(start >= stop for start, stop in spans):
+        return Stretches(_NONE, _NONE)
+    if spans == [(0, n) for n in shape]:
+        return Stretches(np.zeros(1, np.int64), np.array([math.prod(shape)]))
+    z, y = (np.arange(*span) for span in spans[:2])
+    rows = ((z[:, None] * shape[1] + y) * shape[2]).reshape(-1)
+    return Stretches(rows + spans[2][0], rows + spans[2][1])
 
 
-def _fill(voxels: Voxels, maps: Sequence[Int], fills: Fills) -> None:
-    """Set in place the voxels whose level-0 voxel lies in a fill."""
+def _stretches(maps: Sequence[Int], fills: Fills) -> tuple[Stretches, Labels]:
+    """Where in a block's flat order the level-0 voxel lies in a fill, and the fills' labels."""
     firsts, lasts = (fills.z, fills.y, fills.x0), (fills.z, fills.y, fills.x1 - 1)
     z0, y0, x0 = (np.searchsorted(axis, first) for axis, first in zip(maps, firsts, strict=True))
     z1, y1, x1 = (np.searchsorted(axis, last, "right") for axis, last in zip(maps, lasts, strict=True))
-    rows = np.flatnonzero((z1 > z0) & (y1 > y0) & (x1 > x0))
-    columns = (column[rows].tolist() for column in (z0, z1, y0, y1, x0, x1, fills.new))
-    for a, b, c, d, e, f, new in zip(*columns, strict=True):
-        voxels[a:b, c:d, e:f] = new
+    # A row of level 0 is no row or one of a coarser level; of a finer one it may be several.
+    count = np.where(x1 > x0, (z1 - z0) * (y1 - y0), 0)
+    fill = np.repeat(np.arange(len(count)), count)
+    nth = np.arange(len(fill)) - np.repeat(np.cumsum(count) - count, count)
+    height = (y1 - y0)[fill]
+    z, y = z0[fill] + nth // height, y0[fill] + nth % height
+    row = (z * len(maps[1]) + y) * len(maps[2])
+    starts, stops = row + x0[fill], row + x1[fill]
+    order = np.argsort(starts)
+    return Stretches(starts[order], stops[order]), fills.new[fill[order]]
 
 
 def axis_map(level: Any, base: Any, axis: int, start: int, stop: int) -> Int:
@@ -146,12 +157,11 @@ def unit_maps(volume: Volume, level: int, unit: int) -> tuple[Int, Int, Int]:
     return z, y, x
 
 
-def corrected(volume: Volume, level: int, unit: int, data: Voxels, edits: Edits) -> Voxels:
-    """The corrected voxels of a whole write unit, in the stored axes."""
-    grid = volume.grid(level)
-    times = grid.times(unit)
+def correct(volume: Volume, level: int, unit: int, data: Voxels, edits: Edits) -> Runs:
+    """Correct the voxels of a whole write unit, in the stored axes, in place; gives what was there before."""
+    times = volume.grid(level).times(unit)
     block = data.reshape(len(times), *data.shape[-3:])  # any other axis has length one
-    return rewrite(block, times, unit_maps(volume, level, unit), edits).reshape(data.shape)
+    return rewrite(block, times, unit_maps(volume, level, unit), edits)
 
 
 def touched_units(volume: Volume, level: int, touched: Bool) -> Int:

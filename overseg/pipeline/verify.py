@@ -21,9 +21,9 @@ from overseg.pipeline.apply import Progress, journal_folder, open_plan_volume, u
 from overseg.pipeline.journal import Journal, read_journal, restore
 from overseg.pipeline.plandata import PlanData
 from overseg.pipeline.planfile import read_plan
-from overseg.pipeline.remap import Edits, corrected, load_edits, touched_units
+from overseg.pipeline.remap import Edits, correct, load_edits, touched_units
 from overseg.pipeline.undo import inline
-from overseg.pipeline.work import Unit, batches, original
+from overseg.pipeline.work import Unit, batches, to_original
 from overseg.volume import Volume, unit_digest
 from overseg.volume.state import APPLIED, APPLYING, PLANNED, UNDOING, UNDONE, read_state
 
@@ -244,22 +244,20 @@ def _judge(job: _Job, level: int, each: _Marked, data: Voxels, edits: Edits) -> 
     image, planned = unit.image, unit.planned
     if job.phase in (PLANNED, UNDONE) or not each.touched:
         return None if planned in (None, digest) else (_FOREIGN, None)
+    before = data.copy()
     if image is None:
         if (each.noted or planned) not in (None, digest):
-            return _FOREIGN, None
-        before = data  # it needed no change, or was not reached yet
-    elif digest == image.before:
-        before = data
+            return _FOREIGN, None  # else it needed no change, or was not reached yet
     elif digest == image.after:
-        before = original(Path(job.journal), image, data)
+        to_original(Path(job.journal), image, before)
         if level == 0 and planned not in (None, image.before):
             return "what the journal holds of it is not what the plan was made from", None
-    else:
-        before = restore(Path(job.journal), image, data)
-    if job.phase != APPLIED and before is data:
+    elif digest != image.before:
+        restore(Path(job.journal), image, before)
+    if job.phase != APPLIED and (image is None or digest == image.before):
         return None
-    should = corrected(job.volume, level, unit.unit, before, edits)
-    found = _difference(job.volume, level, unit.unit, data, should)
+    correct(job.volume, level, unit.unit, before, edits)
+    found = _difference(job.volume, level, unit.unit, data, before)
     is_foreign = image is not None and digest not in (image.before, image.after)
     return (_FOREIGN, None) if is_foreign and found is None else found
 

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import ChangedError, PlanError
-from overseg.pipeline.journal import Image, Journal, Segment, changed_runs, damaged, read_journal, restore
-from overseg.pipeline.remap import corrected, load_edits
+from overseg.pipeline.journal import Image, Journal, Segment, damaged, read_journal, restore
+from overseg.pipeline.remap import correct, load_edits
 from overseg.volume import unit_digest
 from overseg.volume.files import is_leftover
 from overseg.volume.lock import FOLDER as LOCK_FOLDER
@@ -88,11 +88,9 @@ def batches(volume: Volume, level: int, units: Sequence[Unit]) -> Iterator[tuple
 
 
 def peak_bytes(volume: Volume) -> int:
-    """Largest memory that a task of these needs for its voxels."""
-    levels = volume.levels
-    return _BASE_BYTES + max(
-        int(np.prod(level.unit_shape)) * (4 * level.dtype.itemsize + 2) for level in levels
-    )
+    """Largest memory that a task of these needs for its voxels: a batch, and helper arrays of one unit."""
+    units = [(int(np.prod(level.unit_shape)), level.dtype.itemsize) for level in volume.levels]
+    return _BASE_BYTES + max(max(n * size, _BATCH_BYTES) + n * (3 * size + 8) for n, size in units)
 
 
 def check(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
@@ -119,7 +117,7 @@ def check(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
         if image is not None and digest == image.after:
             done.append(each.unit)
         elif image is None:
-            runs += len(changed_runs(data, corrected(volume, level, each.unit, data, edits))[0])
+            runs += len(correct(volume, level, each.unit, data, edits).starts)
     return {"done": done, "runs": runs}
 
 
@@ -140,31 +138,35 @@ def write(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
     StorageError
         If journal or volume cannot be written.
     """
-    volume, written, voxels = job.volume, 0, 0
+    volume, ready, voxels = job.volume, [], 0
     edits = load_edits(job.folder, job.plan_hash, volume, level, [each.unit for each in units])
     late = functools.cache(lambda: read_journal(Path(job.journal)))
     with Segment(Path(job.journal), job.attempt) as segment:
         for each in units:
-            old = volume.read_unit(each.unit, level)
-            before = unit_digest(old)
+            data = volume.read_unit(each.unit, level)
+            before = unit_digest(data)
             image = _record(job, level, each, before, late)
             if image is not None and before == image.after:
                 segment.done(level, each.unit, image.before, image.after)
                 continue
-            new = corrected(volume, level, each.unit, old, edits)
-            changed = int(np.count_nonzero(old != new))
-            after = unit_digest(new) if changed else before
-            if image is None and changed:
-                segment.image(level, each.unit, before, after, old, new)
-            elif image is not None and image.after != after:
+            runs = correct(volume, level, each.unit, data, edits)
+            after = unit_digest(data) if len(runs.starts) else before
+            if image is not None and image.after != after:
                 raise damaged(Path(job.journal) / image.segment)
-            if changed:
-                job.lock.check()
-                volume.write_unit(each.unit, new, level)
-                written, voxels = written + 1, voxels + changed
-            segment.done(level, each.unit, before, after)
+            if after == before:
+                segment.done(level, each.unit, before, after)
+                continue
+            if image is None:
+                segment.image(level, each.unit, before, after, runs)
+            voxels += int(runs.lengths.sum())
+            ready.append((each.unit, data, before, after))
+        segment.sync()  # one for the whole batch: they are slow
+        for unit, data, before, after in ready:
+            job.lock.check()
+            volume.write_unit(unit, data, level)
+            segment.done(level, unit, before, after)
         segment.sync()
-    return {"written": written, "voxels": voxels}
+    return {"written": len(ready), "voxels": voxels}
 
 
 def look(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
@@ -213,19 +215,18 @@ def put_back(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
             continue
         if digest != each.image.after:
             raise changed_error(volume, level, [each.unit])
-        old = original(Path(job.journal), each.image, data)
+        to_original(Path(job.journal), each.image, data)
         job.lock.check()
-        volume.write_unit(each.unit, old, level)
+        volume.write_unit(each.unit, data, level)
         written += 1
     return {"written": written}
 
 
-def original(journal: Path, image: Image, data: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
-    """The unit as it was before the plan, proved by its digest. Raises `PlanError`."""
-    old = restore(journal, image, data)
-    if unit_digest(old) != image.before:
+def to_original(journal: Path, image: Image, data: npt.NDArray[np.integer[Any]]) -> None:
+    """Make the unit as it was before the plan, in place, proved by its digest. Raises `PlanError`."""
+    restore(journal, image, data)
+    if unit_digest(data) != image.before:
         raise damaged(journal / image.segment)
-    return old
 
 
 def _record(job: Job, level: int, each: Unit, digest: bytes, late: Callable[[], Journal]) -> Image | None:

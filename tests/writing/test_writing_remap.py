@@ -6,13 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from twins.writing import truth
 
-from overseg.pipeline.journal import Segment, changed_runs, read_image, read_journal, restore
+from overseg.kernels import relabel
+from overseg.kernels.relabel import Runs, put_back
+from overseg.pipeline.journal import Segment, read_image, read_journal, restore
 from overseg.pipeline.plandata import Fills, Merges, sort_fills
 from overseg.pipeline.remap import Edits, axis_map, rewrite
 
@@ -37,6 +38,32 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, Merges, Fills]:
     return volume, merges, Fills(t, z, y, np.array(starts, np.int64), np.array(ends, np.int64), new)
 
 
+def changed(old: np.ndarray, new: np.ndarray) -> Runs:
+    """The runs that change, by the definition: as long as can be, of one old value each."""
+    before, after = old.reshape(-1), new.reshape(-1)
+    found: list[list[int]] = []
+    for at in np.flatnonzero(before != after):
+        if found and sum(found[-1][:2]) == at and found[-1][2] == before[at]:
+            found[-1][1] += 1
+        else:
+            found.append([int(at), 1, int(before[at])])
+    starts, lengths, values = np.array(found, np.uint64).reshape(-1, 3).T
+    return Runs(starts.astype(np.int64), lengths.astype(np.int64), values.astype(old.dtype))
+
+
+def rewritten(block: np.ndarray, times: range, maps: list[np.ndarray], edits: Edits) -> np.ndarray:
+    """The corrected copy of a block, whose notes were seen to be complete and as short as can be."""
+    result = np.array(block, order="C")
+    runs = rewrite(result, times, maps, edits)
+    for name, expected in vars(changed(block, result)).items():
+        np.testing.assert_array_equal(getattr(runs, name), expected, name)
+        assert getattr(runs, name).dtype == expected.dtype
+    back = result.reshape(-1).copy()
+    put_back(back, runs)
+    np.testing.assert_array_equal(back, block.reshape(-1))
+    return result
+
+
 @settings(max_examples=60, deadline=None)
 @given(cases(), st.tuples(*(st.integers(1, n) for n in SHAPE)))
 def test_blocks_equal_the_definition(
@@ -50,7 +77,7 @@ def test_blocks_equal_the_definition(
                 here = tuple(slice(at, at + n) for at, n in zip((z, y, x), size, strict=True))
                 block = volume[here]
                 maps = [np.arange(at, at + n) for at, n in zip((z, y, x), block.shape, strict=True)]
-                found[here] = rewrite(block[None], range(1), maps, Edits(merges, fills))[0]
+                found[here] = rewritten(block[None], range(1), maps, Edits(merges, fills))[0]
     np.testing.assert_array_equal(found, truth(volume, merges, fills))
 
 
@@ -62,7 +89,7 @@ def test_coarse_blocks_take_the_fills_of_their_nearest_voxels(
     volume, merges, fills = case
     maps = [np.minimum(np.sort(pick), n - 1) for pick, n in zip(picks, SHAPE, strict=True)]
     block = volume[np.ix_(*maps)]
-    found = rewrite(block[None], range(1), maps, Edits(merges, fills))[0]
+    found = rewritten(block[None], range(1), maps, Edits(merges, fills))[0]
     np.testing.assert_array_equal(found, truth(volume, merges, fills)[np.ix_(*maps)])
 
 
@@ -72,7 +99,7 @@ def test_only_the_right_time_point_changes() -> None:
     merges = Merges(one, np.array([5], np.uint64), np.array([2], np.uint64))
     fills = Fills(np.array([2]), one, one, 0 * one, one, np.array([9], np.uint64))
     maps = [np.arange(2)] * 3
-    found = rewrite(block, range(3), maps, Edits(merges, fills))
+    found = rewritten(block, range(3), maps, Edits(merges, fills))
     assert (found[0] == 5).all() and (found[1] == 2).all()
     assert np.argwhere(found[2] == 9).tolist() == [[1, 1, 0]] and (found[2] == 5).sum() == 7
 
@@ -96,24 +123,43 @@ def test_nearest_voxel_and_ties(n: int, size: float, factor: int, centred: bool)
     np.testing.assert_array_equal(found, distance.argmin(axis=1))  # argmin takes the first: the smaller index
 
 
-def ranges(starts: np.ndarray, lengths: np.ndarray) -> list[int]:
-    """All positions of the runs."""
-    return [at for start, length in zip(starts, lengths, strict=True) for at in range(start, start + length)]
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=3, max_size=3))
+def test_nothing_is_renamed_outside_the_region(
+    case: tuple[np.ndarray, Merges, Fills], region: list[tuple[int, int]]
+) -> None:
+    volume, merges, fills = case
+    maps = [np.arange(n) for n in SHAPE]
+    found = rewritten(volume[None], range(1), maps, Edits(merges, fills, tuple(region)))[0]
+    none = Fills(*(column[:0] for column in vars(fills).values()))
+    inside = tuple(slice(*span) if span[0] < span[1] else slice(0) for span in region)
+    expected = volume.copy()
+    expected[inside] = truth(volume, merges, none)[inside]
+    np.testing.assert_array_equal(found, truth(expected, Merges(*[merges.t[:0]] * 3), fills))
 
 
-def test_large_units_are_worked_on_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("remap", "journal"):
-        monkeypatch.setattr(f"overseg.pipeline.{module}.PIECE", 7)
-    volume = np.random.default_rng(0).integers(0, 6, SHAPE).astype(np.uint16)
+def test_large_blocks_are_worked_on_in_pieces() -> None:
+    volume = np.random.default_rng(0).integers(0, 6, (3, 100, 131)).astype(np.uint16)
+    volume[1] = 4
+    assert volume.size > 2 * relabel._PIECE
     zero = np.zeros(3, np.int64)
     merges = Merges(zero, np.array([2, 4, 5], np.uint64), np.array([1, 3, 3], np.uint64))
-    fills = Fills(*[zero[:0]] * 5, new=merges.new[:0])
-    maps = [np.arange(n) for n in SHAPE]
-    found = rewrite(volume[None], range(1), maps, Edits(merges, fills))[0]
+    row = np.zeros(1, np.int64)
+    fills = Fills(row, row + 1, row + 7, row + 3, row + 90, np.array([9], np.uint64))
+    maps = [np.arange(n) for n in volume.shape]
+    found = rewritten(volume[None], range(1), maps, Edits(merges, fills))[0]
     np.testing.assert_array_equal(found, truth(volume, merges, fills))
-    starts, lengths, values = changed_runs(volume, found)
-    np.testing.assert_array_equal(ranges(starts, lengths), np.flatnonzero(volume != found))
-    np.testing.assert_array_equal(np.repeat(values, lengths), volume[volume != found])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.integers(1, 2**63)), st.sets(st.integers(1, 2**63)), st.integers(0, 70))
+def test_names_are_found_and_no_others(old: set[int], others: set[int], crowd: int) -> None:
+    keys = np.array(sorted(old | set(range(1, crowd + 1))), np.uint64)
+    table = relabel.names(keys, keys - np.uint64(1))
+    for key in keys:
+        assert relabel._renamed(table.old, table.new, key) == key - np.uint64(1)
+    for key in others - set(keys.tolist()):
+        assert relabel._renamed(table.old, table.new, np.uint64(key)) == key
 
 
 @settings(max_examples=30, deadline=None)
@@ -124,16 +170,18 @@ def test_the_journal_gives_back_what_was(tmp_path_factory: object, data: st.Data
     pairs = [(data.draw(small), data.draw(small)) for _ in range(3)]
     with Segment(folder, "attempt") as segment:
         for unit, (old, new) in enumerate(pairs):
-            segment.image(1, unit, b"b" * 16, b"a" * 16, old, new)
+            segment.image(1, unit, b"b" * 16, b"a" * 16, changed(old, new))
             segment.done(1, unit, b"b" * 16, b"a" * 16)
+        segment.sync()
     journal = read_journal(folder)
     assert sorted(journal.images) == [(1, 0), (1, 1), (1, 2)] == sorted(journal.done)
     assert journal.lost() == []
     for unit, (old, new) in enumerate(pairs):
-        np.testing.assert_array_equal(restore(folder, journal.images[1, unit], new), old)
-        starts, lengths, values = read_image(folder, journal.images[1, unit])
-        np.testing.assert_array_equal(ranges(starts, lengths), np.flatnonzero(old != new))
-        np.testing.assert_array_equal(np.repeat(values, lengths), old[old != new])
+        image = journal.images[1, unit]
+        for name, expected in vars(changed(old, new)).items():
+            np.testing.assert_array_equal(getattr(read_image(folder, image), name), expected)
+        restore(folder, image, new)
+        np.testing.assert_array_equal(new, old)
 
 
 def test_touching_runs_of_one_label_are_one() -> None:
@@ -147,17 +195,18 @@ def test_records_after_a_torn_one_are_found(tmp_path: Path) -> None:
     old, new = np.zeros((2, 2), np.uint8), np.ones((2, 2), np.uint8)
     for unit in range(3):  # one process, whose second record was cut short by a full disk
         with Segment(tmp_path, "attempt") as segment:
-            segment.image(0, unit, b"b" * 16, b"a" * 16, old, new)
+            segment.image(0, unit, b"b" * 16, b"a" * 16, changed(old, new))
         if unit == 1:
             segment.path.write_bytes(segment.path.read_bytes()[:-5])
     journal = read_journal(tmp_path)
     assert sorted(journal.images) == [(0, 0), (0, 2)]
-    np.testing.assert_array_equal(restore(tmp_path, journal.images[0, 2], new), old)
+    restore(tmp_path, journal.images[0, 2], new)
+    np.testing.assert_array_equal(new, old)
 
 
 def test_the_first_image_of_a_unit_counts(tmp_path: Path) -> None:
     first, second = np.zeros((2, 2), np.uint8), np.full((2, 2), 7, np.uint8)
     with Segment(tmp_path, "attempt") as segment:
-        segment.image(0, 5, b"b" * 16, b"a" * 16, first, second)
-        segment.image(0, 5, b"a" * 16, b"c" * 16, second, first)
+        segment.image(0, 5, b"b" * 16, b"a" * 16, changed(first, second))
+        segment.image(0, 5, b"a" * 16, b"c" * 16, changed(second, first))
     assert read_journal(tmp_path).images[0, 5].before == b"b" * 16
