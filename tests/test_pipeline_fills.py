@@ -10,9 +10,10 @@ from overseg.errors import StorageError
 from overseg.kernels.fill import FREE, NOISE, SWALLOWED
 from overseg.kernels.scan import scan_array
 from overseg.kernels.tables import Candidates
+from overseg.pipeline.boxes import Reader
 from overseg.pipeline.candidates import find_candidates
 from overseg.pipeline.decide import FILL, MERGE, Verdicts
-from overseg.pipeline.fills import Reader, fill_batches, fill_task, peak_bytes, wanted_fills
+from overseg.pipeline.fills import fill_batches, fill_task, peak_bytes, wanted_fills
 from overseg.pipeline.settle import (
     Claims,
     concatenate,
@@ -85,25 +86,48 @@ def test_a_broken_tissue_is_whole_again_however_it_is_cut(tmp_path, chunks, size
     assert settled.contested == len(settled.lost) == len(settled.spared) == 0
 
 
-def test_chunks_too_large_to_keep_are_read_box_by_box(tmp_path, monkeypatch):
-    volume, _ = tissue()
-    place = stored(tmp_path, volume, (5, 16, 16))
-    box = (2, 9), (3, 30), (11, 12)
-    kept = Reader(place, 0).read(*box)
-    monkeypatch.setattr("overseg.pipeline.fills._CACHE_BYTES", 1)
-    assert np.array_equal(Reader(place, 0).read(*box), kept)
-    assert np.array_equal(kept, volume[2:9, 3:30, 11:12])
-    assert kept.dtype == np.uint64
+class Counting:
+    """A volume that counts what is decoded of it."""
+
+    def __init__(self, volume):
+        self._volume, self.reads = volume, []
+
+    def __getattr__(self, name):
+        return getattr(self._volume, name)
+
+    def read(self, box, t=0):
+        self.reads.append(tuple((part.start, part.stop) for part in box))
+        return self._volume.read(box, t)
 
 
-def test_the_cache_stays_small(tmp_path, monkeypatch):
+BOXES = [((start, start + 4), (start, start + 10), (0, 40)) for start in range(0, 12, 3)]
+
+
+@pytest.mark.parametrize("chunks", [(5, 8, 8), (16, 40, 40), (1, 40, 40)])
+@pytest.mark.parametrize("held", [1, 10**4, 1 << 26])
+def test_boxes_are_read_whatever_the_chunks_and_the_cap(tmp_path, monkeypatch, chunks, held):
+    monkeypatch.setattr("overseg.pipeline.boxes.HELD_BYTES", held)
     volume, _ = tissue()
-    monkeypatch.setattr("overseg.pipeline.fills._CACHE_BYTES", 10 * 5 * 8 * 8 * 2)
-    reader = Reader(stored(tmp_path, volume, (5, 8, 8)), 0)
-    for start in range(0, 30, 5):
-        box = (0, 16), (start, start + 10), (0, 40)
-        assert np.array_equal(reader.read(*box), volume[:, start : start + 10])
-        assert len(reader._tiles) <= 10
+    place = Counting(stored(tmp_path, volume, chunks))
+    reader = Reader(place, 0, BOXES)
+    for box in [*BOXES, ((2, 9), (3, 30), (11, 12)), BOXES[1], BOXES[1]]:
+        found = reader.read(*box)
+        assert np.array_equal(found, volume[tuple(slice(*span) for span in box)])
+        assert found.dtype == np.uint64
+        # No more is held than may be, but for a single box that is larger.
+        assert len(reader._held) == 1 or sum(data.nbytes for data in reader._held.values()) <= held
+    for read in place.reads:  # never more than one chunk
+        assert all(a // n == (b - 1) // n for (a, b), n in zip(read, chunks, strict=True))
+
+
+def test_a_task_decodes_each_chunk_once(tmp_path):
+    volume, _ = tissue()
+    layers, candidates, verdicts = all_accepted(volume)
+    place = Counting(stored(tmp_path, volume, (4, 20, 20)))
+    wanted = wanted_fills(candidates, verdicts, layers)
+    fill_task(place, wanted, (0,), "all", str(tmp_path / "c"))
+    chunks = [tuple(a // n for (a, _), n in zip(read, (4, 20, 20), strict=True)) for read in place.reads]
+    assert len(chunks) == len(set(chunks)) <= 16
 
 
 def test_a_region_is_not_left(tmp_path):
@@ -133,21 +157,24 @@ def test_a_part_of_a_mask_under_a_third_label_is_completed(tmp_path):
     assert wanted_fills(candidates, alone, layers) == []
 
 
-def test_batches_hold_all_in_order(monkeypatch):
+def test_batches_hold_all_and_neighbours_together(tmp_path, monkeypatch):
     volume, _ = tissue()
     layers, candidates, verdicts = all_accepted(volume)
     wanted = wanted_fills(candidates, verdicts, layers)
-    monkeypatch.setattr("overseg.pipeline.fills._BATCH_FILLS", 3)
-    batches = list(fill_batches(wanted))
-    assert [len(batch) for batch in batches] == [3] * 5 + [1]
-    assert [each for batch in batches for each in batch] == wanted
-    assert list(fill_batches([])) == []
+    place = stored(tmp_path, volume, (16, 20, 20))
+    assert [len(batch) for batch in fill_batches(place, wanted)] == [16]
+    monkeypatch.setattr("overseg.pipeline.fills._BATCH_WORK", 700_000)
+    batches = list(fill_batches(place, wanted))
+    assert sorted(each.row for batch in batches for each in batch) == sorted(each.row for each in wanted)
+    assert 2 < len(batches) < 9
+    quarter = [{(each.box[0] // 20, each.box[2] // 20) for each in batch} for batch in batches]
+    assert max(len(each) for each in quarter) <= 2
+    assert list(fill_batches(place, [])) == []
 
 
-def test_the_predicted_memory_holds(tmp_path, monkeypatch):
+def test_the_predicted_memory_holds(tmp_path):
     import tracemalloc
 
-    monkeypatch.setattr("overseg.pipeline.fills._CACHE_BYTES", 1 << 16)
     volume = np.zeros((4, 400, 400), np.uint32)
     volume[0, 20:380, 20:380], volume[-1, 20:380, 20:380] = 1, 2
     layers, candidates, verdicts = all_accepted(volume)

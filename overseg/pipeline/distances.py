@@ -22,7 +22,7 @@ from overseg.kernels.emd_features import layer_points, mask_distance
 from overseg.kernels.tables import Candidates, Int, LayerTable
 from overseg.kernels.transport import Points
 from overseg.model.features import FULL, MOMENTS, PAPER, distance_features, paper_features
-from overseg.pipeline.fills import Reader
+from overseg.pipeline.boxes import Reader
 from overseg.pipeline.planfile import write_atomically
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def distance_task(volume: Volume, batch: Sequence[Look], kind: str, path: str, t
         ``path``.
     """
     size = volume.voxel_size[1], volume.voxel_size[2]
-    reader = Reader(volume, t)
+    reader = Reader(volume, t, [(each.box[:2], each.box[2:4], each.box[4:]) for each in batch])
 
     def read(box: Box) -> npt.NDArray[np.uint64]:
         z, y, x = ((part.start, part.stop) for part in box)

@@ -7,28 +7,25 @@ neither batches nor their order can change them.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from overseg.kernels.fill import FREE, NOISE, SWALLOWED, Fill, restore, runs
 from overseg.kernels.tables import Candidates, Int, Labels, LayerTable
+from overseg.pipeline.boxes import HELD_BYTES, Box, Reader, along_a_curve, tile_of, tiles
 from overseg.pipeline.decide import FILL, MERGE, Verdicts
 from overseg.pipeline.settle import Claims, concatenate, write_claims
 
 if TYPE_CHECKING:
     from overseg.volume import Volume
 
-Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-
-_CACHE_BYTES = 128 << 20
-_BATCH_VOXELS = 32 << 20  # about ten seconds of work
-_BATCH_FILLS = 512
+# Work is counted in decoded voxels: so many are as good as one voxel of a box, or as the start of a read.
+_A_VOXEL, _A_READ = 32, 1 << 16
+_BATCH_WORK = 1 << 26  # about half a second
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def wanted_fills(
     Returns
     -------
     list of Wanted
-        Ordered by place, so that neighbours come together.
+        In the order of the candidates.
     """
     groups = _groups(verdicts, layers)
     rows, a, b, z, gap = _gaps(candidates, verdicts, layers)
@@ -97,7 +94,7 @@ def wanted_fills(
         own = tuple(sorted({*inside, *place[:2]}))
         noise = tuple(sorted({label for each in row for label in candidates.noise[each]} - spared))
         found.append(Wanted(row[0], *place, root, own, noise, tuple(box)))
-    return sorted(found, key=lambda each: (each.z // 64, each.box[0] // 256, each.box[2] // 256, each.row))
+    return found
 
 
 def _groups(verdicts: Verdicts, layers: LayerTable) -> dict[int, list[tuple[int, int, int]]]:
@@ -151,16 +148,27 @@ def _gaps(
     return rows, names_a, names_b, top, width_of
 
 
-def fill_batches(wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, ...]]:
-    """Batches of a sensible size for `fill_task`, in the order given."""
+def fill_batches(volume: Volume, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, ...]]:
+    """Batches of a sensible size for `fill_task`, each of neighbours: few chunks are decoded twice."""
+    tile = tile_of(volume)
+    a_tile = _A_READ + int(np.prod(tile))
+    place = [(each.z, sum(each.box[:2]) // 2, sum(each.box[2:]) // 2) for each in wanted]
+    order = along_a_curve(np.array(place, np.int64).reshape(-1, 3) // tile)
+    limits = _limits(volume)
     batch: list[Wanted] = []
-    voxels = 0
-    for each in wanted:
-        if batch and (len(batch) == _BATCH_FILLS or voxels > _BATCH_VOXELS):
+    seen: set[tuple[int, ...]] = set()
+    work = 0
+    for row in order.tolist():
+        each = wanted[row]
+        touched = set(tiles(_box(each, limits), tile))
+        more = _A_VOXEL * _voxels(each) + a_tile * len(touched - seen)
+        if batch and work + more > _BATCH_WORK:
             yield tuple(batch)
-            batch, voxels = [], 0
+            batch, seen, work = [], set(), 0
+            more = _A_VOXEL * _voxels(each) + a_tile * len(touched)
         batch.append(each)
-        voxels += _voxels(each)
+        seen |= touched
+        work += more
     if batch:
         yield tuple(batch)
 
@@ -172,7 +180,7 @@ def fill_task(
     fill: Fill,
     path: str,
     t: int = 0,
-    bounds: Bounds | None = None,
+    bounds: Box | None = None,
 ) -> dict[str, Any]:
     """Restore the masks of a batch and write what they claim; a unit of work that may be run again.
 
@@ -198,9 +206,8 @@ def fill_task(
         ``path``; ``fills``, ``empty``: gaps, and those in which no voxel could be taken; ``free``, ``noise``,
         ``swallowed``: voxels claimed.
     """
-    z, y, x = volume.shape
-    limits = bounds or ((0, z), (0, y), (0, x))
-    reader = Reader(volume, t)
+    limits = bounds or _limits(volume)
+    reader = Reader(volume, t, [_box(each, limits) for each in wanted])
     counts = dict.fromkeys(("free", "noise", "swallowed"), 0)
     found, empty = [], 0
     for each in wanted:
@@ -215,9 +222,12 @@ def fill_task(
 
 def peak_bytes(volume: Volume, wanted: Sequence[Wanted]) -> int:
     """Memory that a task of these needs for its voxels, at most."""
-    chunk = int(np.prod(volume.levels[0].chunk_shape[-3:])) * volume.dtype.itemsize
-    largest = max((_voxels(each) for each in wanted), default=0)
-    return _CACHE_BYTES + 2 * chunk + 64 * largest
+    size = volume.dtype.itemsize
+    sizes = [_voxels(each) for each in wanted]
+    largest, together = max(sizes, default=0), sum(sizes)
+    held = min(size * together, max(HELD_BYTES, size * largest))
+    # A chunk is stored, decoded and cut at a time; a box is worked on at a time; claims wait to be written.
+    return held + 3 * size * int(np.prod(tile_of(volume))) + 64 * largest + 16 * together
 
 
 def _voxels(each: Wanted) -> int:
@@ -225,12 +235,21 @@ def _voxels(each: Wanted) -> int:
     return 4 * (each.gap + 2) * (y1 - y0 + 3) * (x1 - x0 + 3)
 
 
-def _claim(
-    reader: Reader, each: Wanted, background: tuple[int, ...], fill: Fill, t: int, limits: Bounds
-) -> tuple[Claims, list[int]]:
+def _limits(volume: Volume) -> Box:
+    z, y, x = volume.shape
+    return (0, z), (0, y), (0, x)
+
+
+def _box(each: Wanted, limits: Box) -> Box:
     y0, y1, x0, x1 = each.box
-    y, x = _widened(y0, y1, limits[1]), _widened(x0, x1, limits[2])
-    box = reader.read((each.z, each.z + each.gap + 2), y, x)
+    return (each.z, each.z + each.gap + 2), _widened(y0, y1, limits[1]), _widened(x0, x1, limits[2])
+
+
+def _claim(
+    reader: Reader, each: Wanted, background: tuple[int, ...], fill: Fill, t: int, limits: Box
+) -> tuple[Claims, list[int]]:
+    z, y, x = _box(each, limits)
+    box = reader.read(z, y, x)
     restored = restore(
         box,
         each.a,
@@ -250,7 +269,7 @@ def _claim(
     claims = Claims(
         t=np.full(n, t, np.int64),
         candidate=np.full(n, each.row, np.int64),
-        z=layer + each.z + 1,
+        z=layer + z[0] + 1,
         y=row + y[0],
         x0=start + x[0],
         x1=stop + x[0],
@@ -266,53 +285,3 @@ def _widened(start: int, stop: int, limit: tuple[int, int]) -> tuple[int, int]:
     # Half a cell around: enough to see what bounds a hole, and how much a neighbour has grown.
     margin = (stop - start) // 2 + 3
     return max(start - margin, limit[0]), min(stop + margin, limit[1])
-
-
-class Reader:
-    """Reads boxes of one time point through a small cache of chunks.
-
-    Parameters
-    ----------
-    volume : Volume
-    t : int
-        Time point.
-    """
-
-    def __init__(self, volume: Volume, t: int) -> None:
-        self._volume, self._t = volume, t
-        self.shape = volume.shape
-        self._tile = volume.levels[0].chunk_shape[-3:]
-        self._tiles: OrderedDict[tuple[int, ...], npt.NDArray[Any]] = OrderedDict()
-        size = int(np.prod(self._tile)) * volume.dtype.itemsize
-        self._room = _CACHE_BYTES // size
-
-    def read(self, z: tuple[int, int], y: tuple[int, int], x: tuple[int, int]) -> Labels:
-        """Labels of a half-open box, as uint64."""
-        spans = (z, y, x)
-        if self._room < 8:  # chunks too large to keep
-            box = self._volume.read(tuple(slice(*span) for span in spans), self._t)  # type: ignore[arg-type]
-            return box.astype(np.uint64)
-        out = np.empty([stop - start for start, stop in spans], np.uint64)
-        ranges = [range(s // n, -(-e // n)) for (s, e), n in zip(spans, self._tile, strict=True)]
-        for tile in np.ndindex(*(len(each) for each in ranges)):
-            index = tuple(each[i] for each, i in zip(ranges, tile, strict=True))
-            data = self._load(index)
-            here, there = [], []
-            for i, n, size, (start, stop) in zip(index, self._tile, data.shape, spans, strict=True):
-                low, high = max(start, i * n), min(stop, i * n + size)
-                here.append(slice(low - start, high - start))
-                there.append(slice(low - i * n, high - i * n))
-            out[tuple(here)] = data[tuple(there)]
-        return out
-
-    def _load(self, index: tuple[int, ...]) -> npt.NDArray[Any]:
-        if index in self._tiles:
-            self._tiles.move_to_end(index)
-            return self._tiles[index]
-        facts = zip(index, self._tile, self._volume.shape, strict=True)
-        where = tuple(slice(i * n, min((i + 1) * n, size)) for i, n, size in facts)
-        data = self._volume.read(where, self._t)  # type: ignore[arg-type]
-        self._tiles[index] = data
-        if len(self._tiles) > self._room:
-            self._tiles.popitem(last=False)
-        return data

@@ -230,7 +230,7 @@ def _fill(
         wanted = filling.wanted_fills(
             each.candidates, each.verdicts, each.found.layers, each.found.cut.tolist()
         )
-        for batch in filling.fill_batches(wanted):
+        for batch in filling.fill_batches(volume, wanted):
             facts = [
                 str(each.found.fingerprint),
                 each.t,

@@ -1,0 +1,129 @@
+"""Boxes of voxels that are read together: a chunk is decoded once for all the boxes that it touches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.kernels.tables import Int, Labels
+
+if TYPE_CHECKING:
+    from overseg.volume import Volume
+
+Span = tuple[int, int]
+Box = tuple[Span, Span, Span]
+Index = tuple[int, ...]
+
+HELD_BYTES = 64 << 20
+"""Boxes that are held at a time; what does not fit is read when those before it were."""
+
+
+class Reader:
+    """Reads boxes of one time point.
+
+    Parameters
+    ----------
+    volume : Volume
+        Only read.
+    t : int
+        Time point.
+    boxes : iterable of ((z0, z1), (y0, y1), (x0, x1))
+        What will be read, half open, in about this order. Other boxes may be read as well, one by one.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the volume, (z, y, x).
+    """
+
+    def __init__(self, volume: Volume, t: int, boxes: Iterable[Box] = ()) -> None:
+        self._volume, self._t = volume, t
+        self.shape = volume.shape
+        self._tile = tile_of(volume)
+        self._order = list(dict.fromkeys(boxes))
+        self._place = {box: i for i, box in enumerate(self._order)}
+        self._held: dict[Box, npt.NDArray[Any]] = {}
+
+    def read(self, z: Span, y: Span, x: Span) -> Labels:
+        """Labels of a half-open box, as uint64."""
+        box = z, y, x
+        if box not in self._held:
+            self._held = {}
+            self._held = self._together(self._following(box))
+        return self._held[box].astype(np.uint64)
+
+    def _following(self, box: Box) -> list[Box]:
+        """The box and those expected after it, as many as may be held."""
+        group, size = [box], _voxels(box)
+        for following in self._order[self._place.get(box, len(self._order)) + 1 :]:
+            size += _voxels(following)
+            if size * self._volume.dtype.itemsize > HELD_BYTES:
+                break
+            group.append(following)
+        return group
+
+    def _together(self, boxes: list[Box]) -> dict[Box, npt.NDArray[Any]]:
+        """Go through the chunks and copy of each what the boxes hold of it."""
+        held = {box: np.empty([stop - start for start, stop in box], self._volume.dtype) for box in boxes}
+        wanted = defaultdict(list)
+        for box in boxes:
+            for chunk in tiles(box, self._tile):
+                wanted[chunk].append((box, _common(box, chunk, self._tile)))
+        for chunk in sorted(wanted):
+            parts = [part for _, part in wanted[chunk]]
+            around = tuple(
+                (min(s[0] for s in axis), max(s[1] for s in axis)) for axis in zip(*parts, strict=True)
+            )
+            z, y, x = (slice(*span) for span in around)
+            data = self._volume.read((z, y, x), self._t)
+            for box, part in wanted[chunk]:
+                held[box][_inside(part, box)] = data[_inside(part, around)]
+        return held
+
+
+def tile_of(volume: Volume) -> Index:
+    """What is decoded at once: a chunk (z, y, x) of level 0."""
+    return volume.levels[0].chunk_shape[-3:]
+
+
+def tiles(box: Box, tile: Index) -> Iterator[Index]:
+    """Chunks that a box touches."""
+    return product(*(range(s // n, -(-e // n)) for (s, e), n in zip(box, tile, strict=True)))
+
+
+def along_a_curve(index: Int) -> Int:
+    """An order in which neighbours in space mostly stay neighbours (Morton's curve).
+
+    Parameters
+    ----------
+    index : ndarray of int64, shape (n, 3)
+        Of chunks, from 0 to 2**21 - 1.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Rows in order; of equal ones the first first.
+    """
+    key = np.zeros(len(index), np.int64)
+    for bit in range(21):
+        for axis in range(3):
+            key |= ((index[:, axis] >> bit) & 1) << (3 * bit + 2 - axis)
+    return np.argsort(key, kind="stable")
+
+
+def _voxels(box: Sequence[Span]) -> int:
+    return int(np.prod([stop - start for start, stop in box]))
+
+
+def _common(box: Box, chunk: Index, tile: Index) -> Box:
+    z, y, x = ((max(s, i * n), min(e, (i + 1) * n)) for (s, e), i, n in zip(box, chunk, tile, strict=True))
+    return z, y, x
+
+
+def _inside(part: Sequence[Span], box: Sequence[Span]) -> tuple[slice, ...]:
+    return tuple(slice(s - start, e - start) for (s, e), (start, _) in zip(part, box, strict=True))
