@@ -1,236 +1,248 @@
-"""Compiled parts of the scan: run-lengths of a layer, and what a layer shares with those above it."""
+"""Compiled parts of the scan: what each label has in a layer, and what lies above it there.
+
+A word holds where 64 voxels differ from their neighbours in x, and another where they differ from those above
+them. Where nothing differs there is nothing to do; that is most of a volume. What is left are stretches of a
+few voxels with one label in each layer of the window. They are counted by that column of labels first, and
+only then taken apart, once for every column that there is.
+
+The loops get plain arrays and never let them grow: they stop where a table is full, and are called again.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-#: Columns of the sums of one label in one layer; overlaps with 1, 2, .. layers earlier follow.
-SUMS = ("area", "sy", "sx", "syy", "sxx", "syx", "y0", "y1", "x0", "x1")
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-_FOLD = np.uint64(32)
+from overseg.kernels.rows import (
+    among,
+    column_slot,
+    empty_columns,
+    more_columns,
+    more_pairs,
+    more_rows,
+    pair_of,
+    row_of,
+)
+from overseg.kernels.words import differing, lowest
+
+_ONE = np.uint64(1)
 
 
 @njit(cache=True, nogil=True)
-def encode(layer, background, labels, ends, rows):  # type: ignore[no-untyped-def]
-    """Run-lengths of a layer, row by row.
+def tally(block, first, split, place, background, highest, layers, pairs, ends):  # type: ignore[no-untyped-def]
+    """Add the layers from `first` on to the rows; earlier layers are what lies above them.
 
     Parameters
     ----------
-    layer : ndarray of an unsigned integer, shape (y, x)
-    background : ndarray of uint64
-        Labels that are no cells; all of them are written as the first one.
-    labels : ndarray of uint64, shape (y * x,)
-        Out: the label of each run.
-    ends : ndarray of int32, shape (y * x,)
-        Out: x behind the last voxel of each run.
-    rows : ndarray of int64, shape (y + 1,)
-        Out: runs of row y are ``rows[y]:rows[y + 1]``.
-    """
-    ny, nx = layer.shape
-    n = 0
-    for y in range(ny):
-        rows[y] = n
-        if nx == 0:
-            continue
-        row = layer[y]
-        value = row[0]
-        for x in range(1, nx):
-            if row[x] != value:
-                labels[n] = _plain(np.uint64(value), background)
-                ends[n] = x
-                n += 1
-                value = row[x]
-        labels[n] = _plain(np.uint64(value), background)
-        ends[n] = nx
-        n += 1
-    rows[ny] = n
-
-
-@njit(cache=True, nogil=True)
-def _plain(label, background):  # type: ignore[no-untyped-def]
-    for other in background:
-        if label == other:
-            return background[0]
-    return label
-
-
-@njit(cache=True, nogil=True)
-def compare(labels, ends, rows, lanes, from_lag, background):  # type: ignore[no-untyped-def]
-    """Sums of every label in one layer, and its overlaps with the layers above.
-
-    The runs of all layers of the window are walked together, from border to border; stretches of one label
-    through the whole window, which is most of them, touch no hash table.
-
-    Parameters
-    ----------
-    labels, ends, rows : ndarray, shapes (window, y * x), (window, y * x), (window, y + 1)
-        Run-lengths of the layers, as `encode` writes them.
-    lanes : ndarray of int64, shape (1 + lags,)
-        Where the layer itself, the one above it, and so on are found in these.
-    from_lag : int
-        Overlaps with closer layers than this are not counted.
+    block : ndarray of an unsigned integer, shape (n, y, x), C-contiguous
+    first : int
+    split : int
+        What lies above a layer counts only if it is before this one.
+    place : tuple of int
+        (z, y, x) of the block's first voxel, small enough for moments about (0, 0) to fit int64.
     background : ndarray of uint64
         Labels that are no cells.
+    highest : uint64
+        The largest that is a label.
+    layers, pairs : LayerRows, PairRows
+        Changed in place, and given back, as they may have to grow.
+    ends : ndarray of int64, shape (4,)
+        Changed in place: first row of this step and number of rows, of `layers` and of `pairs`.
 
     Returns
     -------
-    names : ndarray of uint64, shape (n,)
-    sums : ndarray of int64, shape (n, 10 + lags)
-        The columns `SUMS` about the block's corner, then the overlaps with the same label.
-    pairs : ndarray of uint64, shape (m, 2)
-        Upper and lower label.
-    counts : ndarray of int64, shape (m, 2)
-        Layers between them, and facing columns.
+    LayerRows
+    PairRows
+    bool
+        Whether all are labels. If not, the rows are worth nothing.
     """
-    lags = len(lanes) - 1
-    here = lanes[0]
-    has_background = len(background) > 0
-    nothing = background[0] if has_background else np.uint64(0)
+    nz, ny, nx = block.shape
+    flat = block.reshape(-1)
+    window = layers.sums.shape[1] - 9
+    edges = np.empty((window, ny, (nx + 63) // 64), np.uint64)
+    recent = np.empty(256, np.int64)
+    columns = empty_columns(window)
+    sums_of = _sums_up_to(place[2] + nx)
+    for z in range(nz):
+        at, here = z * ny * nx, z % window
+        _edges(flat, at, nx, edges[here])
+        if z < first:
+            continue
+        recent[:] = -1
+        y = 0
+        while y < ny:
+            if ends[1] + nx > len(layers.label):
+                layers = more_rows(layers, ends, nx)
+            corner = (place[0] + z, place[1], place[2])
+            y = _own(flat, at, y, nx, edges[here], corner, background, highest, sums_of, layers, ends, recent)
+            if y < 0:
+                return layers, pairs, False
+        lanes = min(z + 1, window)
+        y = found = 0
+        while y < ny:
+            if found + nx > len(columns.voxels):
+                columns = more_columns(columns, found, lanes, nx)
+            y, found = _columns(flat, at, y, nx, lanes, edges, here, background, columns, found)
+        nearest = max(1, z - split + 1)
+        i = 0
+        while i < found:
+            if ends[3] + lanes > len(pairs.labels):
+                pairs = more_pairs(pairs, ends, lanes)
+            i = _apart(
+                i, found, lanes, nearest, place[0] + z, background, columns, layers, pairs, ends, recent
+            )
+    return layers, pairs, True
 
-    names = np.empty(64, np.uint64)
-    sums = np.empty((64, 10 + lags), np.int64)
-    n = 0
-    name_slots = np.full(256, -1, np.int64)
-    pairs = np.empty((64, 2), np.uint64)
-    counts = np.empty((64, 2), np.int64)
-    m = 0
-    pair_slots = np.full(256, -1, np.int64)
 
-    at = np.empty(lags + 1, np.int64)
-    seen = np.empty(lags + 1, np.uint64)
-    for y in range(rows.shape[1] - 1):
-        for lag in range(1, lags + 1):
-            at[lag] = rows[lanes[lag], y]
-        stop = np.int64(0)
-        for run in range(rows[here, y], rows[here, y + 1]):
-            x = stop
-            stop = np.int64(ends[here, run])
-            label = labels[here, run]
-            if has_background and label == nothing:
-                continue
-            if 2 * n >= len(name_slots):
-                name_slots = _grown_names(names, n, name_slots)
-            slot = _find_name(names, name_slots, label)
-            row = name_slots[slot]
-            if row < 0:
-                if n == len(names):
-                    names, sums = _longer(names), _longer(sums)
-                row = n
-                name_slots[slot] = n
-                names[n] = label
-                _start(sums[n], y, x)
-                n += 1
-            own = sums[row]
-            _add_run(own, y, x, stop)
-
-            while lags > 0 and x < stop:
-                border = stop
-                for lag in range(1, lags + 1):
-                    lane = lanes[lag]
-                    i = at[lag]
-                    while ends[lane, i] <= x:
-                        i += 1
-                    at[lag] = i
-                    seen[lag] = labels[lane, i]
-                    if ends[lane, i] < border:
-                        border = np.int64(ends[lane, i])
-                width = border - x
-                x = border
-                free = True
-                for lag in range(1, lags + 1):
-                    above = seen[lag]
-                    if above == label:
-                        free = False
-                        if lag >= from_lag:
-                            own[9 + lag] += width
-                    elif free and lag >= from_lag and not (has_background and above == nothing):
-                        if _among(seen, lag, above):
-                            continue
-                        if 2 * m >= len(pair_slots):
-                            pair_slots = _grown_pairs(pairs, counts, m, pair_slots)
-                        slot = _find_pair(pairs, counts, pair_slots, above, label, lag - 1)
-                        if pair_slots[slot] < 0:
-                            if m == len(pairs):
-                                pairs, counts = _longer(pairs), _longer(counts)
-                            pair_slots[slot] = m
-                            pairs[m, 0], pairs[m, 1] = above, label
-                            counts[m, 0], counts[m, 1] = lag - 1, 0
-                            m += 1
-                        counts[pair_slots[slot], 1] += width
-    return names[:n], sums[:n], pairs[:m], counts[:m]
+@njit(cache=True, nogil=True, _nrt=False)
+def _edges(flat, at, nx, edges):  # type: ignore[no-untyped-def]
+    """Bits that say where a voxel differs from the one before it in its row; the first one always does."""
+    ny, words = edges.shape
+    for y in range(ny):
+        edges[y, 0] = (differing(flat, at + 1, at, min(64, nx) - 1) << _ONE) | _ONE
+        for word in range(1, words):
+            x = at + 64 * word
+            edges[y, word] = differing(flat, x, x - 1, min(64, nx - 64 * word))
+        at += nx
 
 
 @njit(cache=True, nogil=True)
-def _among(seen, lag, label):  # type: ignore[no-untyped-def]
-    """Whether a label of the layer `lag` earlier comes again in the layers between."""
-    for between in range(1, lag):  # noqa: SIM110
-        if seen[between] == label:
-            return True
-    return False
+def _sums_up_to(n):  # type: ignore[no-untyped-def]
+    """Sums of 0 .. x - 1 and of their squares, so that those over a run are differences."""
+    table = np.zeros((n + 1, 2), np.int64)
+    for x in range(n):
+        table[x + 1, 0] = table[x, 0] + x
+        table[x + 1, 1] = table[x, 1] + x * x
+    return table
 
 
-@njit(cache=True, nogil=True)
-def _start(own, y, x):  # type: ignore[no-untyped-def]
-    own[:] = 0
-    own[6], own[7], own[8], own[9] = y, y + 1, x, x + 1
+@njit(cache=True, nogil=True, _nrt=False)
+def _own(flat, at, y, nx, edges, corner, background, highest, sums_of, layers, ends, recent):  # type: ignore[no-untyped-def]
+    """Area, moments and box of every label of a layer, run by run, from row `y` on.
+
+    Returns the row where the table is full, the number of rows when done, and -1 where a voxel is no label.
+    """
+    label, zs, sums, slots = layers
+    ny, words = edges.shape
+    z, y0, x0 = corner
+    while y < ny and ends[1] + nx <= len(label):
+        base = at + y * nx
+        start = 0
+        name = np.uint64(flat[base])
+        # The first edge opens the row; one word more than there are closes it.
+        bits = edges[y, 0] & ~_ONE
+        for word in range(words + 1):
+            offset = 64 * word
+            if word == words:
+                bits, offset = _ONE, nx
+            elif word > 0:
+                bits = edges[y, word]
+            while bits:
+                stop = offset + lowest(bits)
+                bits &= bits - _ONE
+                if name > highest:
+                    return -1
+                if not among(background, name):
+                    row = row_of(label, zs, sums, slots, ends, recent, name, z)
+                    _add_run(sums, row, y0 + y, x0 + start, x0 + stop, sums_of)
+                start = stop
+                if stop < nx:
+                    name = np.uint64(flat[base + stop])
+        y += 1
+    return y
 
 
-@njit(cache=True, nogil=True)
-def _add_run(own, y, x, stop):  # type: ignore[no-untyped-def]
-    """One run of voxels, in closed form; about the block's corner, so that nothing overflows on the way."""
+@njit(cache=True, nogil=True, _nrt=False)
+def _add_run(sums, row, y, x, stop, sums_of):  # type: ignore[no-untyped-def]
     width = stop - x
-    sx = width * (x + stop - 1) // 2
-    own[0] += width
-    own[1] += y * width
-    own[2] += sx
-    own[3] += y * y * width
-    own[4] += (stop - 1) * stop * (2 * stop - 1) // 6 - (x - 1) * x * (2 * x - 1) // 6
-    own[5] += y * sx
-    own[7] = y + 1
-    own[8] = min(own[8], x)
-    own[9] = max(own[9], stop)
+    sx = sums_of[stop, 0] - sums_of[x, 0]
+    sums[row, 0] += width
+    sums[row, 1] += y * width
+    sums[row, 2] += sx
+    sums[row, 3] += y * y * width
+    sums[row, 4] += sums_of[stop, 1] - sums_of[x, 1]
+    sums[row, 5] += y * sx
+    sums[row, 6] = min(sums[row, 6], y)
+    sums[row, 7] = max(sums[row, 7], y + 1)
+    sums[row, 8] = min(sums[row, 8], x)
+    sums[row, 9] = max(sums[row, 9], stop)
 
 
-@njit(cache=True, nogil=True)
-def _find_name(names, slots, label):  # type: ignore[no-untyped-def]
-    """The slot of a label, or the empty one where it belongs."""
-    mask = np.int64(len(slots) - 1)
-    slot = np.int64((label * _MIX) >> _FOLD) & mask
-    while slots[slot] >= 0 and names[slots[slot]] != label:
-        slot = (slot + 1) & mask
-    return slot
+@njit(cache=True, nogil=True, _nrt=False)
+def _columns(flat, at, y, nx, lanes, edges, here, background, columns, found):  # type: ignore[no-untyped-def]
+    """Count the columns of labels that are not one label through the window, nor background below.
+
+    From row `y` on; returns the row where the table is full, or the number of rows, and the columns so far.
+    """
+    multipliers, labels, voxels, where, slots = columns
+    window, ny, words = edges.shape
+    plane = ny * nx
+    some = len(background) > 0
+    nothing = background[0] if some else np.uint64(0)
+    while y < ny and found + nx <= len(voxels):
+        for word in range(words):
+            x = 64 * word
+            n = min(64, nx - x)
+            i = at + y * nx + x
+            odd = np.uint64(0)
+            for lane in range(1, lanes):
+                odd |= differing(flat, i, i - lane * plane, n)
+            if odd == 0:
+                continue
+            edge = _ONE
+            for lane in range(lanes):
+                edge |= edges[(here - lane) % window, y, word]
+            odd &= edge
+            while odd:
+                k = lowest(odd)
+                odd &= odd - _ONE
+                if some and np.uint64(flat[i + k]) == nothing:
+                    continue
+                for lane in range(lanes):
+                    labels[found, lane] = flat[i + k - lane * plane]
+                column, slot = column_slot(labels, slots, multipliers, found, lanes)
+                if column == found:
+                    slots[slot], where[found], voxels[found] = found, slot, 0
+                    found += 1
+                voxels[column] += min(lowest((edge >> np.uint64(k)) >> _ONE) + 1, n - k)
+        y += 1
+    return y, found
 
 
-@njit(cache=True, nogil=True)
-def _find_pair(pairs, counts, slots, above, below, gap):  # type: ignore[no-untyped-def]
-    mask = np.int64(len(slots) - 1)
-    mixed = ((above * _MIX) ^ (below + np.uint64(gap))) * _MIX
-    slot = np.int64(mixed >> _FOLD) & mask
-    while slots[slot] >= 0:
-        i = slots[slot]
-        if pairs[i, 0] == above and pairs[i, 1] == below and counts[i, 0] == gap:
-            break
-        slot = (slot + 1) & mask
-    return slot
+@njit(cache=True, nogil=True, _nrt=False)
+def _apart(i, found, lanes, nearest, z, background, columns, layers, pairs, ends, recent):  # type: ignore[no-untyped-def]
+    """What each column of labels says of its lowest one, from the `i`-th on; it leaves the table.
+
+    Returns the column where the table of pairs is full, or the number of columns.
+    """
+    _, labels, voxels, where, slots = columns
+    name, zs, sums, row_slots = layers
+    pair_labels, pair_counts, pair_slots = pairs
+    while i < found and ends[3] + lanes <= len(pair_labels):
+        slots[where[i]] = -1
+        label = labels[i, 0]
+        if not among(background, label):
+            row = row_of(name, zs, sums, row_slots, ends, recent, label, z)
+            free = True
+            for lag in range(1, lanes):
+                above = labels[i, lag]
+                if above == label:
+                    free = False
+                elif lag >= nearest:
+                    sums[row, 9 + lag] += voxels[i]
+                    if free and not among(background, above) and _first(labels, i, lag):
+                        pair = pair_of(
+                            pair_labels, pair_counts, pair_slots, ends, above, label, z - lag, lag - 1
+                        )
+                        pair_counts[pair, 2] += voxels[i]
+        i += 1
+    return i
 
 
-@njit(cache=True, nogil=True)
-def _grown_names(names, n, slots):  # type: ignore[no-untyped-def]
-    larger = np.full(4 * len(slots), -1, np.int64)
-    for i in range(n):
-        larger[_find_name(names, larger, names[i])] = i
-    return larger
-
-
-@njit(cache=True, nogil=True)
-def _grown_pairs(pairs, counts, m, slots):  # type: ignore[no-untyped-def]
-    larger = np.full(4 * len(slots), -1, np.int64)
-    for i in range(m):
-        larger[_find_pair(pairs, counts, larger, pairs[i, 0], pairs[i, 1], counts[i, 0])] = i
-    return larger
-
-
-@njit(cache=True, nogil=True)
-def _longer(table):  # type: ignore[no-untyped-def]
-    return np.concatenate((table, np.empty_like(table)))
+@njit(cache=True, nogil=True, _nrt=False)
+def _first(labels, i, lag):  # type: ignore[no-untyped-def]
+    """Whether a label of the layer `lag` earlier comes not again in the layers between."""
+    first = True
+    for between in range(1, lag):
+        first &= labels[i, between] != labels[i, lag]
+    return first

@@ -15,15 +15,16 @@ from overseg.kernels.reduce import (
     Columns,
     ScanTables,
     group,
-    layer_columns,
     layer_table,
     moved,
 )
-from overseg.kernels.runs import SUMS, compare, encode
+from overseg.kernels.rows import SUMS, empty_rows
+from overseg.kernels.runs import tally
 from overseg.kernels.tables import LayerTable
 
 Block = npt.NDArray[Any]
 _LIMITS = np.iinfo(np.int64)
+MAX_LABEL = 2**63
 
 
 def scan_block(
@@ -49,7 +50,7 @@ def scan_block(
     ScanTables
         Sorted by key.
     """
-    return _scan(block, first, 0, origin, max_gap, background)
+    return _scan(block, first, None, origin, max_gap, background)
 
 
 def scan_seam(
@@ -137,43 +138,117 @@ def find_negative(block: Block) -> tuple[int, int, int] | None:
     return z, y, x
 
 
+class Scanner:
+    """Tables of a stack that comes piece by piece: in any order within a step, step by step along z.
+
+    Parameters
+    ----------
+    top : int
+        First layer of the stack: nothing lies above it.
+    corner : tuple of int
+        (y, x) of the stack's first column.
+    max_gap : int
+        Layers that may be missing between two faces.
+    background : tuple of int
+        Labels that are no cells.
+    """
+
+    def __init__(
+        self, top: int, corner: tuple[int, int], max_gap: int, background: tuple[int, ...] = (0,)
+    ) -> None:
+        self._top, self._corner, self._lags = top, corner, max_gap + 1
+        self._background = np.array(background, np.uint64)
+        self._layers, self._pairs = empty_rows(self._lags)
+        self._ends = np.zeros(4, np.int64)
+
+    def step(self) -> None:
+        """Layers that were added are complete: no more of them will come."""
+        self._ends[[0, 2]] = self._ends[[1, 3]]
+
+    def add(self, block: Block, first: int, place: tuple[int, int, int], split: int | None = None) -> bool:
+        """Count the layers from `first` on.
+
+        Parameters
+        ----------
+        block : ndarray of integers, shape (n, y, x)
+            Its first layers are what lies above the others: as many as `max_gap` + 1, if the stack has them.
+        first : int
+            Layers before it were counted already.
+        place : tuple of int
+            Voxel (z, y, x) of ``block[0, 0, 0]``.
+        split : int, optional
+            What lies above a layer counts only if it is in a layer of the block before this one.
+
+        Returns
+        -------
+        bool
+            Whether all voxels were labels, from 0 to 2^63; if not, the tables are worth nothing.
+        """
+        if block.size == 0:
+            return True
+        y, x = place[1] - self._corner[0], place[2] - self._corner[1]
+        highest = np.uint64(min(np.iinfo(block.dtype).max, MAX_LABEL))
+        self._layers, self._pairs, fine = tally(
+            _unsigned(block),
+            first,
+            len(block) if split is None else split,
+            (place[0], y, x),
+            self._background,
+            highest,
+            self._layers,
+            self._pairs,
+            self._ends,
+        )
+        return bool(fine)
+
+    def tables(self, split: int | None = None) -> ScanTables:
+        """What was counted.
+
+        Parameters
+        ----------
+        split : int, optional
+            The layer at which all that was added was split.
+
+        Returns
+        -------
+        ScanTables
+            Sorted by key.
+        """
+        n, m = self._ends[1], self._ends[3]
+        sums, z = self._layers.sums[:n], self._layers.z[:n]
+        layers = {"label": self._layers.label[:n], "z": z} | dict(zip(SUMS, sums.T, strict=False))
+        for lag in range(1, self._lags + 1):
+            above = z - lag
+            seen = (above >= self._top) & (True if split is None else above < split)
+            # What differs was counted, being less; the rest of the layer's voxels go on.
+            layers[f"back_{lag}"] = np.where(seen, sums[:, 0] - sums[:, len(SUMS) + lag - 1], 0)
+        (a, b), (upper, gap, overlap) = self._pairs.labels[:m].T, self._pairs.counts[:m].T
+        facing = {"a": a, "b": b, "z": upper, "gap": gap, "overlap": overlap}
+        return ScanTables(group(moved(layers, *self._corner), LAYER_KEY), *_apart_and_touching(facing))
+
+
 def _unsigned(block: Block) -> Block:
-    """The same bits in one of the four unsigned types of this machine."""
-    native = block.astype(block.dtype.newbyteorder("="), copy=False)
+    """The same bits in one of the four unsigned types of this machine, in C order, writable.
+
+    Whether an array can be written is part of its type for the compiler.
+    """
+    native = np.require(block, block.dtype.newbyteorder("="), ["C", "W"])
     return native.view(f"u{native.dtype.itemsize}")
 
 
 def _scan(
     block: Block,
     first: int,
-    split: int,
+    split: int | None,
     origin: tuple[int, int, int],
     max_gap: int,
     background: tuple[int, ...],
 ) -> ScanTables:
     """Tables of the layers from `first` on; with a split, only overlaps with layers before it."""
-    nz, ny, nx = block.shape
-    block = _unsigned(block)
-    nothing = np.array(background, np.uint64)
-    lags = max_gap + 1
-    window = lags + 1
-    labels = np.empty((window, ny * nx), np.uint64)
-    ends = np.empty((window, ny * nx), np.int32)
-    rows = np.empty((window, ny + 1), np.int64)
-    layers = [_layer_rows(np.zeros(0, np.uint64), np.zeros((0, len(SUMS)), np.int64), 0, lags)]
-    facing = [_facing_rows(np.zeros((0, 2), np.uint64), np.zeros((0, 2), np.int64), 0)]
-    for z in range(nz):
-        slot = z % window
-        encode(block[z], nothing, labels[slot], ends[slot], rows[slot])
-        if z >= first:
-            lanes = np.arange(z, max(z - window, -1), -1) % window
-            from_lag = z - split + 1 if split else 1
-            names, sums, faces, counts = compare(labels, ends, rows, lanes, from_lag, nothing)
-            layers.append(_layer_rows(names, sums, origin[0] + z, lags))
-            facing.append(_facing_rows(faces, counts, origin[0] + z))
-    return ScanTables(
-        group(moved(_joined(layers), origin[1], origin[2]), LAYER_KEY), *_apart_and_touching(_joined(facing))
-    )
+    top, y, x = origin
+    scanner = Scanner(top, (y, x), max_gap, background)
+    scanner.add(block, first, origin, split)
+    return scanner.tables(None if split is None else top + split)
 
 
 def _apart_and_touching(facing: Columns) -> tuple[Columns, Columns]:
@@ -182,21 +257,3 @@ def _apart_and_touching(facing: Columns) -> tuple[Columns, Columns]:
     a, b, z, n = (facing[name][facing["gap"] == 0] for name in ("a", "b", "z", "overlap"))
     touching = {"a": a, "b": b, "n": n, "z_min": z, "z_max": z}
     return group(apart, PAIR_KEY), group(touching, STACKED_KEY)
-
-
-def _joined(parts: list[Columns]) -> Columns:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _layer_rows(names: Block, sums: Block, z: int, lags: int) -> Columns:
-    """Rows of one layer; near the volume's top there are fewer layers above it than lags."""
-    given = sums.shape[1] - len(SUMS)
-    back = np.zeros((len(names), lags), np.int64)
-    back[:, :given] = sums[:, len(SUMS) :]
-    values = [names, np.full(len(names), z, np.int64), *sums[:, : len(SUMS)].T, *back.T]
-    return dict(zip(layer_columns(lags), values, strict=True))
-
-
-def _facing_rows(faces: Block, counts: Block, z: int) -> Columns:
-    gap = counts[:, 0]
-    return {"a": faces[:, 0], "b": faces[:, 1], "z": z - gap - 1, "gap": gap, "overlap": counts[:, 1]}
