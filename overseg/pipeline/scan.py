@@ -6,7 +6,6 @@ and last layers of a segment are kept, and a small seam step joins them to the n
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import time
@@ -18,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import PlanError
-from overseg.kernels.reduce import ScanTables, merge_tables
-from overseg.kernels.scan import scan_block, scan_seam
+from overseg.kernels.scan import Scanner, scan_seam
 from overseg.pipeline.scantables import write_scan, write_whole
 from overseg.pipeline.scantask import (
     ScanTask,
@@ -29,7 +27,10 @@ from overseg.pipeline.scantask import (
     plan_seams,
     predicted_peak,
 )
+from overseg.pipeline.stamps import mark_of, stamps_of, write_stamps
 from overseg.volume import Volume, check_block, unit_digest
+
+Place = tuple[int, int, int]
 
 __all__ = [
     "ScanTask",
@@ -70,36 +71,34 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str) -> dict[str, Any]:
         If the volume cannot be read or the folder cannot be written.
     """
     begin = time.perf_counter()
-    stamp = unit_stamps(vol, task)
+    stamps = stamps_of(vol, _units(task))
     folder, lags = Path(out_dir), task.max_gap + 1
-    found: dict[int, list[ScanTables]] = {t: [] for t in task.time_points}
+    corner = (task.box[1][0], task.box[2][0])
+    scanners = [Scanner(task.box[0][0], corner, task.max_gap, task.background) for _ in task.time_points]
+    above: dict[int, npt.NDArray[Any]] = {}
     digests: dict[int, bytes] = {}
-    edges: dict[str, npt.NDArray[Any]] = {}
-    z, context = task.box[0][0], _layers(task, 0)
+    edges = {
+        which: _layers(task, lags) for which, kept in zip(("first", "last"), task.keep, strict=True) if kept
+    }
     for units in task.steps:
-        above, depth = context.shape[1], _depth(task, units[0])
-        window = _layers(task, above + depth)
-        window[:, :above], fresh = context, window[:, above:]
-        for unit in units:
+        for column, unit in enumerate(units):
             data = vol.read_unit(unit)
-            check_block(data, where=vol.unit_name(unit))
             digests[unit] = unit_digest(data)
-            _place(task, fresh, z, unit, data)
-        origin = (z - above, task.box[1][0], task.box[2][0])
-        for t, stack in zip(task.time_points, window, strict=True):
-            found[t].append(scan_block(stack, above, origin, task.max_gap, task.background))
-        if task.keep[0] and z - task.box[0][0] < lags:
-            edges["first"] = np.concatenate([edges.get("first", fresh[:, :0]), fresh[:, :lags]], axis=1)[
-                :, :lags
-            ]
-        context = window[:, max(above + depth - lags, 0) :].copy()
-        del window, fresh
-        z += depth
-    if task.keep[1]:
-        edges["last"] = context
+            part, place = _in_box(task, unit, data)
+            old = above.get(column, part[:, :0])
+            added = [_add(*both, place, lags) for both in zip(scanners, old, part, strict=True)]
+            if part.size < data.size or not all(added):
+                check_block(data, where=vol.unit_name(unit))
+            _keep(task, edges, place, part)
+            above[column] = part[:, -lags:].copy() if part.shape[1] >= lags else _joined(old, part)[:, -lags:]
+            # The next unit is decoded into the room of this one.
+            del data, part
+        for scanner in scanners:
+            scanner.step()
     path = folder / f"{task.name}.parquet"
-    tables = {t: merge_tables(parts) for t, parts in found.items()}
+    tables = {t: scanner.tables() for t, scanner in zip(task.time_points, scanners, strict=True)}
     size = write_scan(path, tables, lags, task.partitions, digests)
+    write_stamps(folder, task.name, stamps, digests)
     for which, layers in edges.items():
         size += _write_edge(_edge(folder, task.name, which), layers)
     return {
@@ -110,7 +109,7 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str) -> dict[str, Any]:
         "rows": sum(len(table.layers["label"]) for table in tables.values()),
         "bytes": size,
         "seconds": time.perf_counter() - begin,
-        "stamp": stamp,
+        "stamp": mark_of(stamps),
     }
 
 
@@ -161,20 +160,11 @@ def receipt_fits(vol: Volume, task: ScanTask, receipt: Mapping[str, Any], out_di
 
 def unit_stamps(vol: Volume, task: ScanTask) -> str | None:
     """One mark of the stored bytes of all units of a task; None where the store cannot say."""
-    hasher = hashlib.sha256()
-    for units in task.steps:
-        for unit in units:
-            stamp = vol.unit_stamp(unit)
-            if stamp is None:
-                return None
-            hasher.update(f"{unit}:{stamp}\n".encode())
-    return hasher.hexdigest()
+    return mark_of(stamps_of(vol, _units(task)))
 
 
-def _depth(task: ScanTask, unit: int) -> int:
-    """Layers of a unit that lie in the task's box."""
-    span, (lo, hi) = task.grid.box(unit)[0], task.box[0]
-    return int(min(span.stop, hi) - max(span.start, lo))
+def _units(task: ScanTask) -> list[int]:
+    return [unit for units in task.steps for unit in units]
 
 
 def _layers(task: ScanTask, depth: int) -> npt.NDArray[Any]:
@@ -183,18 +173,48 @@ def _layers(task: ScanTask, depth: int) -> npt.NDArray[Any]:
     return np.zeros((len(task.time_points), depth, y1 - y0, x1 - x0), f"=u{task.itemsize}")
 
 
-def _place(task: ScanTask, fresh: npt.NDArray[Any], z: int, unit: int, data: npt.NDArray[Any]) -> None:
-    """Put the part of a unit that lies in the task's box into the window."""
-    here, there = [], []
-    for span, (lo, hi), start in zip(
-        task.grid.box(unit), task.box, (z, task.box[1][0], task.box[2][0]), strict=True
-    ):
-        first, last = max(span.start, lo), min(span.stop, hi)
-        here.append(slice(first - start, last - start))
-        there.append(slice(first - span.start, last - span.start))
+def _in_box(task: ScanTask, unit: int, data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Place]:
+    """The part of a unit that lies in the task's box, as (t, z, y, x), and the voxel where it begins."""
+    spans = [
+        (max(span.start, lo), min(span.stop, hi), span.start)
+        for span, (lo, hi) in zip(task.grid.box(unit), task.box, strict=True)
+    ]
     # Channels are singletons, so that whatever stands before z is time.
     stack = data.reshape(-1, *data.shape[-3:])
-    fresh[:, *here] = stack[:, *there].view(fresh.dtype)
+    part = stack[:, *(slice(first - start, last - start) for first, last, start in spans)]
+    z, y, x = (first for first, _, _ in spans)
+    return np.ascontiguousarray(part), (z, y, x)
+
+
+def _add(
+    scanner: Scanner, above: npt.NDArray[Any], layers: npt.NDArray[Any], place: Place, lags: int
+) -> bool:
+    """Count the layers of a unit below those above it, of which only a few are put beside each other."""
+    z, y, x = place
+    if not len(above):
+        return scanner.add(layers, 0, place)
+    head = np.concatenate([above, layers[:lags]])
+    fine = scanner.add(head, len(above), (z - len(above), y, x))
+    return fine and (len(layers) <= lags or scanner.add(layers, lags, place))
+
+
+def _joined(above: npt.NDArray[Any], layers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate([above, layers], axis=1)
+
+
+def _keep(
+    task: ScanTask, edges: Mapping[str, npt.NDArray[Any]], place: Place, part: npt.NDArray[Any]
+) -> None:
+    """Copy what a unit has of the first and the last layers of the task."""
+    (top, bottom), (y0, _), (x0, _) = task.box
+    z, y, x = place
+    for which, layers in edges.items():
+        start = top if which == "first" else bottom - layers.shape[1]
+        lo, hi = max(z, start), min(z + part.shape[1], start + layers.shape[1])
+        if lo < hi:
+            there = (slice(lo - start, hi - start), slice(y - y0, None), slice(x - x0, None))
+            target = layers[:, *there][:, :, : part.shape[2], : part.shape[3]]
+            target[...] = part[:, lo - z : hi - z].view(layers.dtype)
 
 
 def _edge(folder: Path, name: str, which: str) -> Path:

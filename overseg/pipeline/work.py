@@ -93,6 +93,23 @@ def peak_bytes(volume: Volume) -> int:
     return _BASE_BYTES + max(max(n * size, _BATCH_BYTES) + n * (3 * size + 8) for n, size in units)
 
 
+def rewritten(volume: Volume, stamps: tuple[tuple[int, tuple[str, ...]], ...]) -> dict[str, Any]:
+    """Which units of level 0 were stored anew, without reading any of them.
+
+    Parameters
+    ----------
+    volume : Volume
+    stamps : tuple of (int, tuple of str)
+        Units, and the stamps with which they were as planned.
+
+    Returns
+    -------
+    dict
+        ``units``: those that have another stamp now, or none.
+    """
+    return {"units": [unit for unit, known in stamps if volume.unit_stamp(unit) not in known]}
+
+
 def check(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
     """Before anything is written: is every unit as planned, or as this plan left it?
 
