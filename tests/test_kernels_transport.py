@@ -84,8 +84,8 @@ def test_emd_refuses_what_it_cannot_do(monkeypatch):
         emd(np.zeros((2, 2), bool), np.ones((2, 2), bool))
     with pytest.raises(InputError, match="two axes"):
         emd(np.ones(3, bool), np.ones((2, 2), bool))
-    monkeypatch.setattr(transport, "MAX_COSTS", 10)
-    with pytest.raises(ResourceError, match="costs"):
+    monkeypatch.setattr(transport, "MOST_MASS", 10)
+    with pytest.raises(ResourceError, match="too large"):
         emd(np.ones((4, 4), bool), np.ones((4, 4), bool), offset=(0, 9))
 
 

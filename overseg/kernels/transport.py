@@ -6,13 +6,13 @@ Masks are boolean images of one layer (y, x); every mask is a uniform probabilit
 from __future__ import annotations
 
 import math
-import warnings
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import InputError, OversegError, ResourceError
+from overseg.errors import InputError, ResourceError
+from overseg.kernels.levels import levels, residual
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.int64]
@@ -21,10 +21,8 @@ Float = npt.NDArray[np.float64]
 VOXEL_VARIANCE = 1.0 / 12.0
 """Variance of a uniform voxel of side 1 along each axis."""
 
-MAX_COSTS = 2**26
-"""Largest cost matrix (entries) that is solved: 0.5 GiB, about 3 GiB with the solver's own arrays."""
-
-MAX_PIVOTS = 50_000_000
+MOST_MASS = 2**58
+"""Product of both areas and the larger one: below it the masses of the transport problem fit 64 bits."""
 
 
 # ------------------------------------------------------------------ from moments
@@ -196,13 +194,14 @@ def emd(
     InputError
         If a mask is empty or not two-dimensional.
     ResourceError
-        If the reduced problem has more than `MAX_COSTS` costs.
+        If the masks have some half a million voxels or more.
 
     Notes
     -----
     W1 depends on the difference of the measures alone, so shared mass may stay where it is (Kantorovich-
-    Rubinstein); only the residual is transported, in integer supplies of 1 / (|A| |B|). It is solved by the
-    network simplex of POT (Flamary et al., JMLR 22:78, 2021; Bonneel et al., ACM TOG 30:158, 2011).
+    Rubinstein); only the residual is transported, in integer supplies of 1 / (|A| |B|). It is solved by a
+    network simplex (Dantzig 1951; Bonneel et al., ACM TOG 30:158, 2011) that starts from the potentials of
+    coarser levels; see `overseg.kernels.simplex`.
 
     Examples
     --------
@@ -239,7 +238,7 @@ def emd_points(points_a: Points, points_b: Points, spacing: tuple[float, float] 
     InputError
         If a set is empty.
     ResourceError
-        If the reduced problem has more than `MAX_COSTS` costs.
+        If the masks have some half a million voxels or more.
     """
     if not len(points_a) or not len(points_b):
         raise InputError(
@@ -247,83 +246,17 @@ def emd_points(points_a: Points, points_b: Points, spacing: tuple[float, float] 
             where=f"masks of {len(points_a)} and {len(points_b)} voxels",
             remedy="leave out layers in which the cell has no voxel",
         )
-    sources, supply, sinks, demand = residual(points_a, points_b)
-    if not len(sources):
-        return 0.0
-    if len(sources) * len(sinks) > MAX_COSTS:
+    if len(points_a) * len(points_b) * max(len(points_a), len(points_b)) >= MOST_MASS:
         raise ResourceError(
-            f"a transport problem has {len(sources) * len(sinks):,} costs, above the limit of {MAX_COSTS:,}",
-            where=f"masks of {len(points_a):,} and {len(points_b):,} voxels",
-            remedy="work on a coarser level of the volume, or leave out --preset paper",
+            f"masks of {len(points_a):,} and {len(points_b):,} voxels are too large for exact integers",
+            where="an earth mover's distance between two layers",
+            remedy="work on a coarser level of the volume",
         )
-    total = _solve(sources, supply, sinks, demand, spacing)
-    return total / (float(len(points_a)) * float(len(points_b)))
-
-
-def residual(points_a: Points, points_b: Points) -> tuple[Points, Points, Points, Points]:
-    """What is left to transport when shared mass stays where it is.
-
-    Parameters
-    ----------
-    points_a, points_b : ndarray of int64, shape (n, 2)
-        Different voxels (y, x) in any order.
-
-    Returns
-    -------
-    sources, supply, sinks, demand : ndarray of int64
-        Points in C order about their common corner, and their masses in units of 1 / (|A| |B|). Sources
-        are the smaller set (of two equally large ones its part outside the other), sinks the larger's
-        part outside it.
-    """
-    low = np.minimum(points_a.min(axis=0), points_b.min(axis=0))
-    high = np.maximum(points_a.max(axis=0), points_b.max(axis=0)) + 1 - low
-    key_a, key_b = (np.sort((p[:, 0] - low[0]) * high[1] + (p[:, 1] - low[1])) for p in (points_a, points_b))
-    # One orientation for both orders of the arguments, so that they give the same bits.
-    if _after(key_a, key_b):
-        key_a, key_b = key_b, key_a
-    m, n = len(key_a), len(key_b)
-    supply = np.where(np.isin(key_a, key_b, assume_unique=True), n - m, n)
-    sources, supply = key_a[supply > 0], supply[supply > 0]
-    sinks = np.setdiff1d(key_b, key_a, assume_unique=True)
-    demand = np.full(len(sinks), m, np.int64)
-    return _unravel(sources, high[1]), supply.astype(np.int64), _unravel(sinks, high[1]), demand
-
-
-def _after(key_a: Points, key_b: Points) -> bool:
-    if len(key_a) != len(key_b):
-        return len(key_a) > len(key_b)
-    differ = np.flatnonzero(key_a != key_b)
-    return bool(differ.size and key_a[differ[0]] > key_b[differ[0]])
-
-
-def _unravel(keys: Points, width: int) -> Points:
-    return np.stack([keys // width, keys % width], axis=1)
-
-
-def _costs(sources: Points, sinks: Points, spacing: tuple[float, float]) -> Float:
-    dy = (sources[:, None, 0] - sinks[None, :, 0]) * float(spacing[0])
-    dx = (sources[:, None, 1] - sinks[None, :, 1]) * float(spacing[1])
-    costs: Float = np.sqrt(dy * dy + dx * dx)
-    return costs
-
-
-def _solve(
-    sources: Points, supply: Points, sinks: Points, demand: Points, spacing: tuple[float, float]
-) -> float:
-    import ot
-
-    costs = _costs(sources, sinks, spacing)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            value = ot.emd2(supply.astype(float), demand.astype(float), costs, numItermax=MAX_PIVOTS)
-        except UserWarning as problem:
-            raise OversegError(
-                f"the transport problem was not solved: {problem}",
-                where=f"{len(sources)} sources and {len(sinks)} sinks",
-                remedy="report this with the two masks: it should not happen",
-            ) from None
-    return float(value)
+    rest = residual(np.ascontiguousarray(points_a), np.ascontiguousarray(points_b))
+    if not rest[0].size:
+        return 0.0
+    total, _ = levels(*rest[:6], np.array(spacing, np.float64), 1)
+    return float(total / rest[6])
 
 
 # ------------------------------------------------------------------ bounds

@@ -1,0 +1,169 @@
+"""From coarse to fine: the earth mover's distance between two sets of voxels, level by level.
+
+Voxels are gathered into square blocks of side h, each block's mass put at its centre of mass. The coarsest
+problem is tiny; its potentials, carried to the next level, leave the simplex little to do there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from overseg.kernels.simplex import transport
+
+Float = npt.NDArray[np.float64]
+Whole = npt.NDArray[np.int64]
+Residual = tuple[Whole, Whole, Whole, Whole, Whole, Whole, int]
+
+FEW = 24
+"""A level with at most so many blocks on either side needs none before it."""
+
+_kernel = numba.njit(cache=True, nogil=True)
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def corner(points_a: Whole, points_b: Whole) -> tuple[int, int, int]:
+    """Least y, least x, and width of the box around both sets."""
+    y0, x0, x1 = points_a[0, 0], points_a[0, 1], points_a[0, 1]
+    for points in (points_a, points_b):
+        for k in range(points.shape[0]):
+            y0 = min(y0, points[k, 0])
+            x0 = min(x0, points[k, 1])
+            x1 = max(x1, points[k, 1])
+    return y0, x0, x1 - x0 + 1
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def sorted_keys(points: Whole, y0: int, x0: int, width: int) -> Whole:
+    """Places of the voxels in their common box, ascending."""
+    keys = np.empty(points.shape[0], np.int64)
+    ascending = True
+    for k in range(keys.size):
+        keys[k] = (points[k, 0] - y0) * width + points[k, 1] - x0
+        ascending &= k == 0 or keys[k] > keys[k - 1]
+    if not ascending:
+        keys.sort()
+    return keys
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def goes_after(a: Whole, b: Whole) -> bool:
+    """One order of two masks, whichever is given first: by size, then by the first voxel that differs."""
+    if a.size != b.size:
+        return bool(a.size > b.size)
+    for k in range(a.size):
+        if a[k] != b[k]:
+            return bool(a[k] > b[k])
+    return False
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def residual(points_a: Whole, points_b: Whole) -> Residual:
+    """What is left to transport when shared mass stays where it is.
+
+    Parameters
+    ----------
+    points_a, points_b : ndarray of int64, shape (n, 2)
+        Different voxels (y, x) in any order; neither set is empty.
+
+    Returns
+    -------
+    sy, sx, supply, ty, tx, demand : ndarray of int64
+        Voxels in C order about their common corner, and their masses. One side is the smaller set (of two
+        equally large ones its part outside the other), the other the larger set's part outside it; the
+        side with more voxels comes first.
+    whole : int
+        The mass of either set, shared mass and all.
+    """
+    y0, x0, width = corner(points_a, points_b)
+    a, b = sorted_keys(points_a, y0, x0, width), sorted_keys(points_b, y0, x0, width)
+    if goes_after(a, b):
+        a, b = b, a
+    divisor = math.gcd(a.size, b.size)
+    m, n = a.size // divisor, b.size // divisor
+    source, supply, sink = np.empty(a.size, np.int64), np.empty(a.size, np.int64), np.empty(b.size, np.int64)
+    ns = nt = k = 0
+    for i in range(a.size):
+        while k < b.size and b[k] < a[i]:
+            sink[nt] = b[k]
+            nt += 1
+            k += 1
+        shared = k < b.size and b[k] == a[i]
+        if shared:
+            k += 1
+        if not shared or n > m:
+            source[ns], supply[ns] = a[i], n - m if shared else n
+            ns += 1
+    for i in range(k, b.size):
+        sink[nt] = b[i]
+        nt += 1
+    source, supply, sink, demand = source[:ns], supply[:ns], sink[:nt], np.full(nt, m, np.int64)
+    if nt > ns:
+        source, supply, sink, demand = sink, demand, source, supply
+    sy, ty = source // width, sink // width
+    return sy, source - sy * width, supply, ty, sink - ty * width, demand, n * a.size
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def gathered(y: Whole, x: Whole, mass: Whole, h: int, size: Float) -> tuple[Float, Float, Whole]:
+    """Blocks of side h: centres of mass in units of length, and masses; in the order of their first voxel."""
+    n = y.size
+    if h == 1:
+        return y * size[0], x * size[1], mass
+    left = x.min() // h
+    band, block = np.full(x.max() // h - left + 1, -1, np.int64), np.empty(x.max() // h - left + 1, np.int64)
+    cy, cx, total = np.zeros(n), np.zeros(n), np.zeros(n, np.int64)
+    k = 0
+    for i in range(n):
+        row, column = y[i] // h, x[i] // h - left
+        if band[column] != row:
+            band[column], block[column] = row, k
+            k += 1
+        g = block[column]
+        total[g] += mass[i]
+        cy[g] += mass[i] * y[i]
+        cx[g] += mass[i] * x[i]
+    cy, cx, total = cy[:k], cx[:k], total[:k]
+    return cy / total * size[0], cx / total * size[1], total
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def carried(ty: Float, tx: Float, sy: Float, sx: Float, u: Float) -> Float:
+    """Potentials of sinks from those of sources of a coarser level: the largest that never exceed a cost."""
+    v = np.empty(ty.size)
+    for j in range(ty.size):
+        least = np.inf
+        for i in range(sy.size):
+            dy, dx = ty[j] - sy[i], tx[j] - sx[i]
+            least = min(least, math.sqrt(dy * dy + dx * dx) - u[i])
+        v[j] = least
+    return v
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def levels(
+    sy: Whole, sx: Whole, supply: Whole, ty: Whole, tx: Whole, demand: Whole, size: Float, finest: int
+) -> tuple[float, float]:
+    """Least total of mass times length between blocks of side `finest`, and of twice that (NaN if not asked).
+
+    At ``finest=1`` the blocks are the voxels and the first number is exact.
+    """
+    h = finest
+    while min(sy.size, ty.size) > FEW * (h // finest) * (h // finest) * finest * finest:
+        h *= 2
+    before = total = math.nan
+    last_y = last_x = last_u = np.empty(0)
+    while h >= finest:
+        py, px, give = gathered(sy, sx, supply, h, size)
+        qy, qx, take = gathered(ty, tx, demand, h, size)
+        guess = carried(qy, qx, last_y, last_x, last_u) if last_u.size else np.zeros(qy.size)
+        step = h * max(size[0], size[1])
+        slack = 0.2 * step if last_u.size else 8.0 * step
+        before = total
+        total, last_u = transport(py, px, give, qy, qx, take, guess, slack)
+        last_y, last_x = py, px
+        h //= 2
+    return total, before
