@@ -12,7 +12,7 @@ from twins.candidates_twin import candidates_of
 
 from overseg.kernels.scan import scan_array
 from overseg.kernels.tables import Candidates
-from overseg.pipeline.candidates import find_candidates, touching_not_judged
+from overseg.pipeline.candidates import find_candidates, search
 
 ALL = np.s_[0:10, 0:10]
 
@@ -141,9 +141,7 @@ def test_excluded_labels_take_no_part() -> None:
 
 def test_touching_labels_are_counted() -> None:
     def touching(array: np.ndarray, excluded: tuple[int, ...] = ()) -> int:
-        layers, pairs, stacked = scan_array(array, 2)
-        candidates = find_candidates(layers, pairs, stacked, 2, excluded=excluded)
-        return touching_not_judged(layers, stacked, candidates, excluded)
+        return search(*scan_array(array, 2), 2, excluded=excluded).touching
 
     assert touching(stack(1, 1, 2, 2)) == 1
     assert touching(stack(1, 1, 2, 2), (2,)) == 0

@@ -11,21 +11,24 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overseg.cluster import open_executor
+from overseg.errors import PlanError, TaskError
 from overseg.kernels.reduce import Columns, ScanTables, merge_tables
 from overseg.kernels.scan import scan_array, scan_block
-from overseg.pipeline import scantask
+from overseg.pipeline import parts, scantask
+from overseg.pipeline.candidates import search
 from overseg.pipeline.health import examine, warnings_of
+from overseg.pipeline.parts import TimePoint, reconcile
 from overseg.pipeline.plandata import Fills, Merges
 from overseg.pipeline.reconcile import (
     Reconciled,
     fingerprint,
     fingerprint_text,
     from_tables,
-    reconcile,
-    touched_units,
 )
 from overseg.pipeline.scan import plan_scan, plan_seams, scan_task, seam_task
-from overseg.settings import Settings
+from overseg.pipeline.touched import touched_units
+from overseg.settings import RunSettings, Settings
 from overseg.volume import Volume, open_volume
 
 
@@ -74,15 +77,112 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Volu
     return save
 
 
+def in_parts(
+    paths: list[Path], array: np.ndarray, folder: Path, rule: str = "default", mark: str | None = None
+) -> TimePoint:
+    box = tuple((0, n) for n in array.shape)
+    with open_executor(RunSettings(workers=1)) as executor:
+        return reconcile(
+            paths, 0, 2, box, array.shape,
+            rows=1000, mark=mark, executor=executor, run=folder / "run", rule=rule,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])
-@pytest.mark.parametrize(("chunks", "partitions"), [((3, 12, 7), 1), ((1, 24, 30), 5), ((14, 5, 30), 13)])
-def test_cuts_partitions_and_types_do_not_show(
-    saved: Callable[..., Volume], tmp_path: Path, dtype: type, chunks: tuple[int, int, int], partitions: int
+@pytest.mark.parametrize(
+    ("chunks", "partitions", "rows"), [((3, 12, 7), 1, 99), ((1, 24, 30), 5, 200), ((14, 5, 30), 13, 1)]
+)
+@pytest.mark.parametrize("rule", ["default", "paper"])
+def test_cuts_partitions_parts_and_types_do_not_show(
+    saved: Callable[..., Volume],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: type,
+    chunks: tuple[int, int, int],
+    partitions: int,
+    rows: int,
+    rule: str,
 ) -> None:
+    monkeypatch.setattr(parts, "_ROWS", rows)
     array = cells()
     scans, seams = files_of(saved(array.astype(dtype), chunks, partitions), tmp_path)
-    box = tuple((0, n) for n in array.shape)
-    assert_equal(reconcile([*seams, *reversed(scans)], 0, 2, box, array.shape), whole(array))
+    found, expected = in_parts([*seams, *reversed(scans)], array, tmp_path, rule), whole(array)
+    assert found.layers.parts == min(partitions, -(-1000 // rows))
+    assert found.fingerprint == expected.fingerprint
+    assert found.labels == len(expected.layers.labels)
+    for name, values in examine(expected).plain().items():
+        assert found.health.plain()[name] == values, name
+    among = search(
+        expected.layers, expected.pairs, expected.stacked, 2, rule=rule, excluded=expected.background_like
+    )
+    assert found.search().touching == among.touching
+    for name, values in vars(among.candidates).items():
+        np.testing.assert_array_equal(getattr(found.search().candidates, name), values, err_msg=name)
+
+
+@pytest.mark.parametrize(("partitions", "rows"), [(1, 1000), (5, 300), (13, 10)])
+def test_rows_of_labels_come_back_from_disk(
+    saved: Callable[..., Volume], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partitions: int, rows: int
+) -> None:
+    monkeypatch.setattr(parts, "_ROWS", rows)
+    array = cells()
+    array[0] = 7
+    scans, seams = files_of(saved(array, (3, 12, 7), partitions), tmp_path)
+    store, layers = in_parts([*scans, *seams], array, tmp_path).layers, whole(array).layers
+    rng = np.random.default_rng(0)
+    for some in (layers.labels, layers.labels[:0], rng.choice(layers.labels, 30), layers.labels[[5, 5, 2]]):
+        for name, values in vars(layers.take(some)).items():
+            np.testing.assert_array_equal(getattr(store.take(some), name), values, err_msg=name)
+        for name, values in vars(layers.facts(some)).items():
+            np.testing.assert_array_equal(getattr(store.facts(some), name), values, err_msg=name)
+    assert sorted(store.sizes().tolist()) == sorted(layers.sizes().tolist())
+    names, voxels = store.voxels()
+    np.testing.assert_array_equal(names, layers.labels)
+    np.testing.assert_array_equal(voxels, layers.facts(layers.labels).voxels)
+
+
+def test_some_rows_of_a_table_in_memory() -> None:
+    layers, _, _ = scan_array(cells(), 2)
+    for name, values in vars(layers.take(layers.labels)).items():
+        np.testing.assert_array_equal(getattr(layers, name), values, err_msg=name)
+    some = layers.take(layers.labels[[7, 3]])
+    assert some.labels.tolist() == layers.labels[[3, 7]].tolist()
+    kept = np.isin(layers.label, some.labels)
+    np.testing.assert_array_equal(some.sxx, layers.sxx[kept])
+    np.testing.assert_array_equal(some.back, layers.back[kept])
+    assert some.facts(some.labels).voxels.tolist() == [
+        int(layers.area[layers.label == label].sum()) for label in some.labels
+    ]
+
+
+def test_what_an_earlier_run_reconciled_is_used_while_the_volume_is_the_same(
+    saved: Callable[..., Volume], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = cells()
+    scans, seams = files_of(saved(array, (3, 12, 7)), tmp_path)
+    before = in_parts([*scans, *seams], array, tmp_path, mark="one")
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "merge_tables", None)
+        again = in_parts([*scans, *seams], array, tmp_path, mark="one")
+        assert (again.fingerprint, again.flat) == (before.fingerprint, before.flat)
+        for mark in (None, "two"):
+            with pytest.raises(TaskError):
+                in_parts([*scans, *seams], array, tmp_path, mark=mark)
+    assert in_parts([*scans, *seams], array, tmp_path, mark="two").fingerprint == before.fingerprint
+
+
+def test_a_damaged_part_is_named(saved: Callable[..., Volume], tmp_path: Path) -> None:
+    array = cells()
+    scans, seams = files_of(saved(array, (3, 12, 7)), tmp_path)
+    found = in_parts([*scans, *seams], array, tmp_path)
+    for kind in ("part", "met"):
+        path = found.layers.path(0, kind)
+        content = path.read_bytes()
+        for wrong in (content[:-1], b"", content[: len(content) // 2]):
+            path.write_bytes(wrong)
+            with pytest.raises(PlanError, match="damaged") as caught:
+                found.search() if kind == "met" else found.layers.sizes()
+            assert str(path) in str(caught.value)
 
 
 def shuffled(columns: Columns, rng: np.random.Generator) -> Columns:
@@ -168,7 +268,7 @@ def test_touched_units_hold_all_changes_and_little_more(
 ) -> None:
     array = cells()
     vol = saved(array, chunks)
-    scans, seams = files_of(vol, tmp_path)
+    layers = whole(array).layers
     old = np.unique(array)[[4, 9]].astype(np.uint64)
     merges = Merges(np.zeros(2, np.int64), old, old[:1].repeat(2))
     runs = [(3, 7, 2, 20), (11, 0, 29, 30)]
@@ -179,11 +279,11 @@ def test_touched_units_hold_all_changes_and_little_more(
         changed[a, b, c:d] = row >= 0
     grid = vol.grid()
     needed = {unit for unit in range(grid.n) if changed[grid.box(unit)].any()}
-    found = set(touched_units(grid, [*scans, *seams], 2, merges, fills).tolist())
+    found = set(touched_units(grid, {0: layers}, merges, fills).tolist())
     assert needed <= found
     assert len(found) < len(needed) + grid.n / 4
     nothing = Merges(merges.t[:0], old[:0], old[:0])
-    only_fills = set(touched_units(grid, scans, 2, nothing, fills).tolist())
+    only_fills = set(touched_units(grid, {0: layers}, nothing, fills).tolist())
     expected = {u for u in range(grid.n) for a, b, c, d in runs if boxes_meet(grid.box(u), a, b, c, d)}
     assert only_fills == expected
 
@@ -240,11 +340,11 @@ def test_ids_used_twice_are_reported() -> None:
     array = balls()
     array[array == 30] = 1
     health = examine(whole(array))
-    assert health.far_pieces.tolist() == [1]
+    assert health.far_pieces == 1 and health.far_named.tolist() == [1]
     assert "used twice" in warnings_of(health)[0]
     tall = np.zeros((40, 30, 30), np.uint8)
     tall[2:5, 5:10, 5:10], tall[30:33, 5:10, 5:10] = 4, 4
-    assert examine(whole(tall)).far_pieces.tolist() == [4]
+    assert examine(whole(tall)).far_named.tolist() == [4]
 
 
 def test_outlines_are_reported() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,52 @@ import numpy.typing as npt
 Int = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.uint64]
 Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """What is known of whole labels.
+
+    Attributes
+    ----------
+    labels : ndarray of uint64, shape (m,)
+        Sorted.
+    voxels, largest : ndarray of int64, shape (m,)
+        Voxels of the label, and of its largest layer.
+    first, last : ndarray of int64, shape (m,)
+        First and last layer.
+    """
+
+    labels: Labels
+    voxels: Int
+    largest: Int
+    first: Int
+    last: Int
+
+    def index(self, labels: Labels) -> Int:
+        """Positions of `labels` in ``self.labels`` (all must be there)."""
+        return np.searchsorted(self.labels, labels)
+
+
+class Layers(Protocol):
+    """Every label in every layer, wherever it is kept: in memory (`LayerTable`) or on disk."""
+
+    @property
+    def lags(self) -> int:
+        """Layers back that overlaps are known for: the widest gap and one."""
+        ...
+
+    def facts(self, labels: Labels) -> LabelTable:
+        """What is known of these labels; each once, sorted. All must be there."""
+        ...
+
+    def take(self, labels: Labels) -> LayerTable:
+        """The rows of these labels; each once, sorted. All must be there."""
+        ...
+
+    def sizes(self) -> Int:
+        """Voxels of every label that may be a cell, in any order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,6 +125,41 @@ class LayerTable:
             low, high = np.where(below, middle + 1, low), np.where(below, high, middle)
         found = (low < last) & (self.z[np.minimum(low, len(self.z) - 1)] == z)
         return np.where(found, low, -1)
+
+    @property
+    def lags(self) -> int:
+        """See `Layers`."""
+        return int(self.back.shape[1])
+
+    def facts(self, labels: Labels) -> LabelTable:
+        """See `Layers`."""
+        at = self.index(np.unique(labels))
+        first, last = self.start[at], self.start[at + 1] - 1
+        voxels, largest = (self._over(how)[at] for how in (np.add, np.maximum))
+        return LabelTable(self.labels[at], voxels, largest, self.z[first], self.z[last])
+
+    def take(self, labels: Labels) -> LayerTable:
+        """See `Layers`."""
+        at = self.index(np.unique(labels))
+        counts = np.diff(self.start)[at]
+        start = np.append(0, np.cumsum(counts))
+        rows = np.arange(start[-1]) + np.repeat(self.start[at] - start[:-1], counts)
+        of_label = ("labels", "corner_y", "corner_x", "too_large")
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        chosen = {
+            name: values[at if name in of_label else rows]
+            for name, values in parts.items()
+            if name != "start"
+        }
+        return LayerTable(**chosen, start=start)
+
+    def sizes(self) -> Int:
+        """See `Layers`."""
+        return self._over(np.add)[~self.too_large]
+
+    def _over(self, how: np.ufunc) -> Int:
+        """Areas of each label, reduced."""
+        return how.reduceat(self.area, self.start[:-1]) if len(self.labels) else np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)

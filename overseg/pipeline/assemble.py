@@ -10,12 +10,14 @@ import numpy as np
 
 from overseg.kernels.tables import Candidates
 from overseg.pipeline.decide import Verdicts
-from overseg.pipeline.health import examine, warnings_of
-from overseg.pipeline.plandata import Fills, Merges, PlanData, Units, compute_plan_hash
-from overseg.pipeline.reconcile import Reconciled, fingerprint_text, touched_units
+from overseg.pipeline.health import warnings_of
+from overseg.pipeline.parts import TimePoint
+from overseg.pipeline.plandata import Features, Fills, Merges, PlanData, Units, compute_plan_hash
+from overseg.pipeline.reconcile import fingerprint_text
 from overseg.pipeline.scantables import ScanFile
 from overseg.pipeline.score import Scores
 from overseg.pipeline.settle import Settled
+from overseg.pipeline.touched import touched_units
 from overseg.settings import Settings, canonical
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class Judged:
     ----------
     t : int
         Time point.
-    found : Reconciled
+    found : TimePoint
     candidates : Candidates
     scores : Scores
     verdicts : Verdicts
@@ -42,7 +44,7 @@ class Judged:
     """
 
     t: int
-    found: Reconciled
+    found: TimePoint
     candidates: Candidates
     scores: Scores
     verdicts: Verdicts
@@ -82,7 +84,7 @@ def put_together(
     claims, plain = settled.claims, canonical(settings)
     merges, table = _merges(judged), _table(judged)
     fills = Fills(claims.t, claims.z, claims.y, claims.x0, claims.x1, claims.new)
-    units = _units(volume, settings, scanned, merges, fills)
+    units = _units(volume, judged, settings, scanned, merges, fills)
     mark = fingerprint_text(each.found.fingerprint for each in judged)
     return PlanData(
         hash=compute_plan_hash(
@@ -99,6 +101,7 @@ def put_together(
         fills=fills,
         units=units,
         partial=settings.region is not None,
+        features=_features(judged),
     )
 
 
@@ -110,23 +113,23 @@ def _merges(judged: list[Judged]) -> Merges:
     )
 
 
-def _units(volume: Volume, settings: Settings, paths: list[Path], merges: Merges, fills: Fills) -> Units:
-    digests: dict[int, bytes] = {}
-    for path in paths:
-        digests.update(ScanFile(path, settings.max_gap + 1).digests())
-    numbers = np.array(sorted(digests), np.int64)
-    changing = touched_units(volume.grid(0), paths, settings.max_gap, merges, fills)
-    raw = b"".join(digests[number] for number in numbers.tolist())
+def _units(
+    volume: Volume, judged: list[Judged], settings: Settings, paths: list[Path], merges: Merges, fills: Fills
+) -> Units:
+    read = [ScanFile(path, settings.max_gap + 1).digests() for path in paths]
+    numbers = np.concatenate([units for units, _ in read])
+    order = np.argsort(numbers)
+    layers = {each.t: each.found.layers for each in judged}
     return Units(
         level=np.zeros(len(numbers), np.int64),
-        unit=numbers,
-        digest=np.frombuffer(raw, np.uint8).reshape(-1, 16),
-        touched=np.isin(numbers, changing),
+        unit=numbers[order],
+        digest=np.concatenate([digests for _, digests in read])[order],
+        touched=np.isin(numbers[order], touched_units(volume.grid(0), layers, merges, fills)),
     )
 
 
 def _table(judged: list[Judged]) -> pa.Table:
-    """All candidates with features, probability, decision and reason."""
+    """All candidates with probability, decision and reason."""
     import pyarrow as pa
 
     parts = []
@@ -138,7 +141,6 @@ def _table(judged: list[Judged]) -> pa.Table:
             "kind": pa.array(np.where(c.hole, "hole", "split").tolist(), pa.string()),
             "area_a": c.area_a,
             "area_b": c.area_b,
-            **each.scores.features,
             "p": each.scores.p,
             "stage": pa.array(each.scores.stage.tolist(), pa.string()),
             "decision": pa.array(each.verdicts.decision.tolist(), pa.string()),
@@ -146,6 +148,11 @@ def _table(judged: list[Judged]) -> pa.Table:
         }
         parts.append(pa.table(columns))
     return pa.concat_tables(parts, promote_options="default")
+
+
+def _features(judged: list[Judged]) -> Features:
+    parts = [each.scores.features for each in judged]
+    return Features(parts[0].names, tuple(block for part in parts for block in part.blocks))
 
 
 def _facts(volume: Volume, mark: str) -> dict[str, Any]:
@@ -170,7 +177,7 @@ def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, A
     stages = np.concatenate([each.scores.stage for each in judged])
     claims = settled.claims
     return {
-        "cells": int(sum(len(each.found.layers.labels) for each in judged)),
+        "cells": sum(each.found.labels for each in judged),
         "candidates": len(decisions),
         "decided_by_stage": {str(name): int((stages == name).sum()) for name in np.unique(stages)},
         "merged": int((decisions == "merge").sum()),
@@ -190,11 +197,11 @@ def _warnings(volume: Volume, judged: list[Judged], settled: Settled) -> list[st
     lines = volume.warnings()
     for each in judged:
         at = f"Time {each.t}: " if volume.n_times > 1 else ""
-        labels = len(each.found.layers.labels)
+        labels = each.found.labels
         if labels < 2:
             held = "only background" if labels == 0 else "only one label"
             lines.append(f"{at}The volume holds {held}: there is nothing to merge.")
-        lines += [f"{at}{line}" for line in warnings_of(examine(each.found))]
+        lines += [f"{at}{line}" for line in warnings_of(each.found.health)]
         strange = int(each.scores.out_of_range.sum())
         if strange > 20 and 2 * strange > len(each.candidates):
             lines.append(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from overseg.kernels.tables import Candidates, LayerTable
+from overseg.kernels.tables import Candidates, Layers
 
 Float = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -54,13 +54,14 @@ class Verdicts:
     ----------
     decision : ndarray of str, shape (n,)
         ``merge``, ``fill`` (a hole to be filled), ``review`` or ``keep``.
-    reason : ndarray of str, shape (n,)
+    reason : ndarray of object, shape (n,)
+        Each a str; the same few for all.
     old, new : ndarray of uint64, shape (m,)
         Relabelled ids, sorted by `old`; `new` is the smallest label of the group.
     """
 
     decision: npt.NDArray[np.str_]
-    reason: npt.NDArray[np.str_]
+    reason: npt.NDArray[np.object_]
     old: Labels
     new: Labels
 
@@ -74,7 +75,7 @@ class Verdicts:
 
 def decide(
     candidates: Candidates,
-    layers: LayerTable,
+    layers: Layers,
     p: Float,
     *,
     threshold: float,
@@ -90,8 +91,8 @@ def decide(
     ----------
     candidates : Candidates
         n pairs of faces.
-    layers : LayerTable
-        The reconciled table; gives volumes and z-ranges of the labels.
+    layers : Layers
+        The reconciled table, or where it is; gives volumes and z-ranges of the labels.
     p : ndarray of float64, shape (n,)
         Probability that the two faces belong to one cell.
     threshold : float
@@ -128,7 +129,7 @@ def decide(
                 del roots[label]
     old = np.array(sorted(label for label, root in roots.items() if label != root), np.uint64)
     new = np.array([roots[label] for label in old.tolist()], np.uint64)
-    return Verdicts(decision.astype(np.str_), reason.astype(np.str_), old, new)
+    return Verdicts(decision.astype("<U6"), reason, old, new)
 
 
 def _wishes(
@@ -187,25 +188,24 @@ def _groups(candidates: Candidates, decision: npt.NDArray[np.object_]) -> dict[i
     return {label: find(label) for label in parent}
 
 
-def _oversized(roots: dict[int, int], layers: LayerTable, guard: Guard) -> list[tuple[Labels, str]]:
+def _oversized(roots: dict[int, int], layers: Layers, guard: Guard) -> list[tuple[Labels, str]]:
     """Groups over the guard's limits, with the reason."""
     if not roots:
         return []
-    voxels = np.add.reduceat(layers.area, layers.start[:-1])
-    z_first, z_last = layers.z[layers.start[:-1]], layers.z[layers.start[1:] - 1]
-    limit = _volume_limit(voxels[~layers.too_large], guard)
+    facts = layers.facts(np.array(list(roots), np.uint64))
+    limit = _volume_limit(layers.sizes(), guard)
     members: dict[int, list[int]] = {}
     for label, root in sorted(roots.items()):
         members.setdefault(root, []).append(label)
     found = []
     for group in members.values():
         labels = np.array(group, np.uint64)
-        at = layers.index(labels)
+        at = facts.index(labels)
         if len(group) > guard.members:
             found.append((labels, f"a chain of {len(group)} labels: more than {guard.members}"))
-        elif limit is not None and voxels[at].sum() > limit:
+        elif limit is not None and facts.voxels[at].sum() > limit:
             found.append((labels, "the merged cell would be far larger than the cells of this volume"))
-        elif _folded(z_first[at], z_last[at]):
+        elif _folded(facts.first[at], facts.last[at]):
             found.append((labels, "the parts lie beside each other, not above each other"))
     return found
 

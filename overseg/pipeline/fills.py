@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from overseg.kernels.fill import FREE, NOISE, SWALLOWED, Fill, restore, runs
-from overseg.kernels.tables import Candidates, Int, Labels, LayerTable
+from overseg.kernels.tables import Candidates, Int, Labels, Layers
 from overseg.pipeline.boxes import HELD_BYTES, Box, Reader, along_a_curve, tile_of, tiles
 from overseg.pipeline.decide import FILL, MERGE, Verdicts
 from overseg.pipeline.settle import Claims, concatenate, write_claims
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Work is counted in decoded voxels: so many are as good as one voxel of a box, or as the start of a read.
 _A_VOXEL, _A_READ = 32, 1 << 16
 _BATCH_WORK = 1 << 26  # about half a second
+_LOOKED_UP = 1 << 12  # gaps whose labels are looked up at a time
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Wanted:
 
 
 def wanted_fills(
-    candidates: Candidates, verdicts: Verdicts, layers: LayerTable, cut: Sequence[int] = ()
+    candidates: Candidates, verdicts: Verdicts, layers: Layers, cut: Sequence[int] = ()
 ) -> list[Wanted]:
     """The gaps of all accepted candidates, with what a task needs to know of them.
 
@@ -71,7 +72,7 @@ def wanted_fills(
     candidates : Candidates
     verdicts : Verdicts
         Of the same rows.
-    layers : LayerTable
+    layers : Layers
     cut : sequence of int
         Labels cut by the region's border: they may be more than noise, so none is absorbed.
 
@@ -82,10 +83,7 @@ def wanted_fills(
     """
     groups = _groups(verdicts, layers)
     rows, a, b, z, gap = _gaps(candidates, verdicts, layers)
-    above, below = layers.row(a, z), layers.row(b, z + gap + 1)
-    low_y, low_x = (np.minimum(side[above], side[below]) for side in (layers.y0, layers.x0))
-    high_y, high_x = (np.maximum(side[above], side[below]) for side in (layers.y1, layers.x1))
-    boxes = np.stack([low_y, high_y, low_x, high_x], axis=1).tolist()
+    boxes = _boxes(a, b, z, gap, layers).tolist()
     places = zip(a.tolist(), b.tolist(), z.tolist(), gap.tolist(), strict=True)
     found, spared = [], set(cut)
     for row, place, root, box in zip(rows, places, verdicts.root(a).tolist(), boxes, strict=True):
@@ -97,12 +95,26 @@ def wanted_fills(
     return found
 
 
-def _groups(verdicts: Verdicts, layers: LayerTable) -> dict[int, list[tuple[int, int, int]]]:
+def _boxes(a: Labels, b: Labels, z: Int, gap: Int, layers: Layers) -> Int:
+    """``y0, y1, x0, x1`` of both faces of every gap."""
+    found = np.empty((len(a), 4), np.int64)
+    for start in range(0, len(a), _LOOKED_UP):
+        some = slice(start, start + _LOOKED_UP)
+        rows = layers.take(np.concatenate([a[some], b[some]]))
+        above, below = rows.row(a[some], z[some]), rows.row(b[some], (z + gap + 1)[some])
+        sides = (np.minimum, rows.y0), (np.maximum, rows.y1), (np.minimum, rows.x0), (np.maximum, rows.x1)
+        for k, (how, side) in enumerate(sides):
+            found[some, k] = how(side[above], side[below])
+    return found
+
+
+def _groups(verdicts: Verdicts, layers: Layers) -> dict[int, list[tuple[int, int, int]]]:
     """Members of every merged group by its root, with their first and last layers."""
     labels = np.concatenate([verdicts.old, np.unique(verdicts.new)])
     roots = np.concatenate([verdicts.new, np.unique(verdicts.new)])
-    at = layers.index(labels)
-    first, last = layers.z[layers.start[at]], layers.z[layers.start[at + 1] - 1]
+    facts = layers.facts(labels)
+    at = facts.index(labels)
+    first, last = facts.first[at], facts.last[at]
     groups: dict[int, list[tuple[int, int, int]]] = {}
     for root, *member in zip(*(part.tolist() for part in (roots, labels, first, last)), strict=True):
         groups.setdefault(root, []).append((member[0], member[1], member[2]))
@@ -110,18 +122,19 @@ def _groups(verdicts: Verdicts, layers: LayerTable) -> dict[int, list[tuple[int,
 
 
 def _gaps(
-    candidates: Candidates, verdicts: Verdicts, layers: LayerTable
+    candidates: Candidates, verdicts: Verdicts, layers: Layers
 ) -> tuple[list[tuple[int, ...]], Labels, Labels, Int, Int]:
     """Accepted gaps: the candidates that make each, labels, layer and width.
 
     Two links A-X, X-B with a label X that is thin enough to lie in a gap are one gap from A to B: X may be a
     part of the missing masks. A row of thin labels too long for one gap is left as it is.
     """
-    max_gap = layers.back.shape[1] - 1
+    max_gap = layers.lags - 1
     links = np.flatnonzero(np.isin(verdicts.decision, (MERGE, FILL)))
     a, b, z, gap = (getattr(candidates, name)[links].tolist() for name in ("a", "b", "z", "gap"))
-    first = layers.z[layers.start[:-1]][layers.index(candidates.b[links])]
-    last = layers.z[layers.start[1:] - 1][layers.index(candidates.b[links])]
+    facts = layers.facts(candidates.b[links])
+    at = facts.index(candidates.b[links])
+    first, last = facts.first[at], facts.last[at]
     from_face = {(a[i], z[i]): i for i in range(len(links)) if a[i] != b[i]}
     after: dict[int, int] = {}
     for i in range(len(links)):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Health:
-    """Facts about the labels of one time point. All are heuristics, made to warn and never to decide.
+    """Facts about labels of one time point. All are heuristics, made to warn and never to decide.
 
     Attributes
     ----------
@@ -29,22 +31,57 @@ class Health:
         How many there are.
     background_like : ndarray of uint64
         Over a fifth of the volume, or present on all its faces.
-    far_pieces : ndarray of uint64
-        In pieces that lie far apart.
+    far_pieces : int
+        Labels in pieces that lie far apart.
+    far_named : ndarray of uint64
+        A few of them.
     one_layer : int
         Labels that live in a single layer.
-    few_valued : bool
-        So few labels, so widely spread, that they are classes rather than cells.
+    spread : int
+        Labels that lie all over the volume, or are like background.
     outlines : int
         Labels whose masks are rings: borders were labelled, not cells.
     """
 
     labels: int
     background_like: Labels
-    far_pieces: Labels
+    far_pieces: int
+    far_named: Labels
     one_layer: int
-    few_valued: bool
+    spread: int
     outlines: int
+
+    @property
+    def few_valued(self) -> bool:
+        """So few labels, so widely spread, that they are classes rather than cells."""
+        return 0 < self.labels <= _FEW and self.spread == self.labels
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            name: value if isinstance(value, int) else value.tolist() for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def together(cls, parts: Iterable[Mapping[str, Any]]) -> Health:
+        """Of all labels, from what `plain` gave for some of them each."""
+        given = list(parts)
+
+        def total(name: str) -> int:
+            return sum(part[name] for part in given)
+
+        def named(name: str) -> Labels:
+            return np.array(sorted(label for part in given for label in part[name]), np.uint64)
+
+        return cls(
+            labels=total("labels"),
+            background_like=named("background_like"),
+            far_pieces=total("far_pieces"),
+            far_named=named("far_named")[: _NAMED + 1],
+            one_layer=total("one_layer"),
+            spread=total("spread"),
+            outlines=total("outlines"),
+        )
 
 
 def examine(found: Reconciled) -> Health:
@@ -53,7 +90,7 @@ def examine(found: Reconciled) -> Health:
     Parameters
     ----------
     found : Reconciled
-        The tables of one time point.
+        The tables of one time point, or of some of its labels.
 
     Returns
     -------
@@ -67,9 +104,10 @@ def examine(found: Reconciled) -> Health:
     return Health(
         labels=n,
         background_like=found.background_like,
-        far_pieces=layers.labels[far],
+        far_pieces=int(far.sum()),
+        far_named=layers.labels[far][: _NAMED + 1],
         one_layer=int((np.diff(layers.start) == 1).sum()),
-        few_valued=0 < n <= _FEW and bool((far | wide | ~named).all()),
+        spread=int((far | wide | ~named).sum()),
         outlines=int(rings.sum()),
     )
 
@@ -98,10 +136,10 @@ def warnings_of(health: Health) -> list[str]:
             f"Label {ids} is over a fifth of the volume or lies on all its faces, like background: it is "
             f"never merged. If it is background, say so with --background 0 {ids}."
         )
-    if len(health.far_pieces) and not health.few_valued:
+    if health.far_pieces and not health.few_valued:
         lines.append(
-            f"{len(health.far_pieces)} labels come in several far pieces, for example "
-            f"{_some(health.far_pieces)}: ids were used twice. Give each piece its own id first, for example "
+            f"{health.far_pieces} labels come in several far pieces, for example "
+            f"{_some(health.far_named)}: ids were used twice. Give each piece its own id first, for example "
             "with skimage.measure.label, else cells far apart share decisions."
         )
     if health.labels >= _BULK and 2 * health.one_layer > health.labels:

@@ -1,8 +1,8 @@
 """Plan: the whole way from voxels to decisions, without changing any.
 
 1. scan        every write unit is decoded once; tables of sums                     (units of work)
-2. reconcile   the tables of a time point are added up
-3. candidates  faces that may belong to one cell
+2. reconcile   the tables of a time point are added up                              (units of work)
+3. candidates  faces that may belong to one cell                                    (units of work)
 4. score       probabilities, in two stages                                         (units of work)
 5. decide      merges, fills, reviews, keeps
 6. fill        the voxels that restored masks take, settled between each other      (units of work)
@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,10 @@ from overseg.model import load
 from overseg.pipeline import fills as filling
 from overseg.pipeline import scan as scanning
 from overseg.pipeline.assemble import Judged, put_together
-from overseg.pipeline.candidates import find_candidates, touching_not_judged
 from overseg.pipeline.decide import Guard, decide
+from overseg.pipeline.parts import TimePoint, reconcile
 from overseg.pipeline.plandata import PlanData
-from overseg.pipeline.reconcile import Box, reconcile
+from overseg.pipeline.reconcile import Box
 from overseg.pipeline.score import score
 from overseg.pipeline.settle import Settled, settle
 from overseg.settings import Settings
@@ -84,17 +85,17 @@ def make_plan(
     model = _model(settings)
     clock = _Clock()
     with clock("scan"):
-        paths, tasks = scan_volume(volume, settings, executor, run, progress)
+        scanned = scan_volume(volume, settings, executor, run, progress)
     box = box_of(volume, settings)
     judged = [
-        _judge(t, paths, volume, settings, model, box, executor, run, clock, progress)
+        _judge(t, scanned, volume, settings, model, executor, run, clock, progress)
         for t in range(volume.n_times)
     ]
     with clock("fill"):
         settled = _fill(judged, volume, settings, box, executor, run, progress)
     with clock("plan"):
-        scanned = paths[: len(tasks)]
-        return put_together(volume, settings, model, judged, settled, scanned, clock.seconds)
+        files = scanned.files[: len(scanned.tasks)]
+        return put_together(volume, settings, model, judged, settled, files, clock.seconds)
 
 
 def _model(settings: Settings) -> Model:
@@ -126,9 +127,30 @@ def box_of(volume: Volume, settings: Settings) -> Box:
     return settings.region or ((0, z), (0, y), (0, x))
 
 
+@dataclass(frozen=True)
+class Scanned:
+    """What the scan left.
+
+    Attributes
+    ----------
+    tasks : list of ScanTask
+    files : list of Path
+        Of all tasks, then of all seams.
+    rows : int
+        Of the layer tables of one time point, about.
+    mark : str or None
+        Of all units as they were read; None where the store cannot say.
+    """
+
+    tasks: list[scanning.ScanTask]
+    files: list[Path]
+    rows: int
+    mark: str | None
+
+
 def scan_volume(
     volume: Volume, settings: Settings, executor: Executor, run: Path, progress: Progress | None
-) -> tuple[list[Path], list[scanning.ScanTask]]:
+) -> Scanned:
     """Tables of every task and seam; what an earlier run left and still fits is not done again."""
     folder, receipts = run / "scan", run / "receipts"
     memory = max(executor.memory - _IDLE_BYTES, executor.memory // 2)
@@ -139,10 +161,10 @@ def scan_volume(
         return scanning.receipt_fits(volume, by_name[name], receipt, str(folder))
 
     units = {task.name: (volume, task, str(folder)) for task in tasks}
-    stamps = {
-        name: receipt.get("stamp")
-        for name, receipt in executor.run("scan", scanning.scan_task, units, receipts, progress, fits)
-    }
+    stamps, rows = {}, 0
+    for name, receipt in executor.run("scan", scanning.scan_task, units, receipts, progress, fits):
+        stamps[name] = receipt.get("stamp")
+        rows += receipt["rows"]
     seams = scanning.plan_seams(tasks)
     marks = {seam.name: [stamps[seam.upper], stamps[seam.lower]] for seam in seams}
 
@@ -152,7 +174,35 @@ def scan_volume(
     joined = {seam.name: (seam, str(folder), marks[seam.name]) for seam in seams}
     for _ in executor.run("seam", _seam, joined, receipts, progress, joins):
         pass
-    return [folder / f"{name}.parquet" for name in [*units, *joined]], tasks
+    files = [folder / f"{name}.tables" for name in [*units, *joined]]
+    whole = None if None in stamps.values() else json.dumps([stamps[name] for name in units])
+    mark = None if whole is None else hashlib.sha256(whole.encode()).hexdigest()
+    return Scanned(tasks, files, rows // volume.n_times, mark)
+
+
+def reconcile_volume(
+    scanned: Scanned,
+    t: int,
+    volume: Volume,
+    settings: Settings,
+    executor: Executor,
+    run: Path,
+    progress: Progress | None,
+) -> TimePoint:
+    """Everything that the scan found at one time point."""
+    return reconcile(
+        scanned.files,
+        t,
+        settings.max_gap,
+        box_of(volume, settings),
+        volume.shape,
+        rows=scanned.rows,
+        mark=scanned.mark,
+        executor=executor,
+        run=run,
+        rule=settings.preset or "default",
+        progress=progress,
+    )
 
 
 def _seam(task: scanning.SeamTask, folder: str, marks: list[str | None]) -> dict[str, Any]:
@@ -161,11 +211,10 @@ def _seam(task: scanning.SeamTask, folder: str, marks: list[str | None]) -> dict
 
 def _judge(
     t: int,
-    paths: list[Path],
+    scanned: Scanned,
     volume: Volume,
     settings: Settings,
     model: Model,
-    box: Box,
     executor: Executor,
     run: Path,
     clock: _Clock,
@@ -173,17 +222,9 @@ def _judge(
 ) -> Judged:
     """Reconcile, find, score and decide one time point."""
     with clock("reconcile"):
-        found = reconcile(paths, t, settings.max_gap, box, volume.shape)
-        barred = found.background_like
-        candidates = find_candidates(
-            found.layers,
-            found.pairs,
-            found.stacked,
-            settings.max_gap,
-            rule=settings.preset or "default",
-            excluded=barred,
-        )
-        touching = touching_not_judged(found.layers, found.stacked, candidates, barred)
+        found = reconcile_volume(scanned, t, volume, settings, executor, run, progress)
+        among = found.search()
+        candidates = among.candidates
     with clock("score"):
         scores = score(
             candidates,
@@ -208,11 +249,11 @@ def _judge(
             threshold=threshold,
             review_from=threshold if published else min(model.review_from, threshold),
             out_of_range=scores.out_of_range & (not published),
-            cut=found.cut,
+            cut=found.cut(),
             guard=None if published else Guard(),
             by_jaccard=published,
         )
-    return Judged(t, found, candidates, scores, verdicts, touching)
+    return Judged(t, found, candidates, scores, verdicts, among.touching)
 
 
 def _fill(
@@ -227,9 +268,8 @@ def _fill(
     """The voxels that restored masks take."""
     units = {}
     for each in judged if settings.fill != "none" else ():
-        wanted = filling.wanted_fills(
-            each.candidates, each.verdicts, each.found.layers, each.found.cut.tolist()
-        )
+        cut = each.found.cut().tolist()
+        wanted = filling.wanted_fills(each.candidates, each.verdicts, each.found.layers, cut)
         for batch in filling.fill_batches(volume, wanted):
             facts = [
                 str(each.found.fingerprint),
@@ -244,9 +284,9 @@ def _fill(
             units[name] = (volume, batch, settings.background, settings.fill, path, each.t, box)
             _check_memory(filling.peak_bytes(volume, batch), executor, volume)
     done = dict(executor.run("fill", filling.fill_task, units, run / "receipts", progress, file_is_there))
-    labels = np.concatenate([each.found.layers.labels for each in judged])
-    voxels = np.concatenate([each.found.summary.voxels for each in judged])
-    times = np.concatenate([np.full(len(each.found.layers.labels), each.t) for each in judged])
+    known = [each.found.layers.voxels() for each in judged]
+    labels, voxels = (np.concatenate(column) for column in zip(*known, strict=True))
+    times = np.repeat([each.t for each in judged], [len(labels) for labels, _ in known])
     return settle([done[name]["path"] for name in units], labels, voxels, times)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,22 @@ class Units:
 
 
 @dataclass(frozen=True)
+class Features:
+    """What was measured of candidates, on disk: there may be more than fits into memory.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Columns.
+    blocks : tuple of callable
+        Each gives the rows of the next candidates, as float64 of shape (n, columns).
+    """
+
+    names: tuple[str, ...]
+    blocks: tuple[Callable[[], npt.NDArray[np.float64]], ...]
+
+
+@dataclass(frozen=True)
 class PlanData:
     """Everything a plan folder says.
 
@@ -103,12 +119,15 @@ class PlanData:
     warnings : list of str
         What the user should know.
     candidates : pyarrow.Table
-        One row per candidate; columns in docs/architecture.md, section 6.
+        One row per candidate; columns in docs/architecture.md, section 6, but for the features.
     merges : Merges
     fills : Fills
     units : Units
     partial : bool
         The plan covers a part of the volume only (a region): `units` need not name every unit.
+    features : Features, optional
+        Of the candidates, when the plan was just made; `overseg.pipeline.planfile.read_candidates` reads them
+        back.
     """
 
     hash: str
@@ -123,6 +142,7 @@ class PlanData:
     fills: Fills
     units: Units
     partial: bool = False
+    features: Features | None = None
 
 
 def sort_merges(merges: Merges) -> Merges:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from overseg.errors import PlanError, StorageError
 from overseg.kernels.tables import Int, Labels
 from overseg.pipeline.plandata import (
     VERSION,
+    Features,
     Fills,
     Merges,
     PlanData,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TABLES",
     "VERSION",
+    "Features",
     "Fills",
     "Merges",
     "PlanData",
@@ -35,6 +39,7 @@ __all__ = [
     "compute_plan_hash",
     "fills_of",
     "merges_of",
+    "read_candidates",
     "read_header",
     "read_plan",
     "sort_fills",
@@ -43,6 +48,10 @@ __all__ = [
 ]
 
 TABLES = ("candidates", "merges", "fills", "units")
+
+#: Of the candidates' columns those that say what is planned; the rest are features.
+_OF_CANDIDATES = ("t", "a", "b", "z", "gap", "overlap", "kind", "area_a", "area_b", "p", "stage")
+_READ = {"candidates": [*_OF_CANDIDATES, "decision", "reason"]}
 
 _ROWS_PER_GROUP = 1 << 16  # small row groups, so that a worker finds its fills without reading all
 
@@ -83,7 +92,7 @@ def write_plan(folder: str | Path, plan: PlanData) -> None:
     tables = _tables(plan)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        digests = {name: _write_table(home / f"{name}.parquet", table) for name, table in tables.items()}
+        digests = {name: _write_table(home / f"{name}.parquet", parts) for name, parts in tables.items()}
         _write_csv(home / "relabel.csv", sort_merges(plan.merges))
         header = {
             "version": VERSION,
@@ -152,7 +161,7 @@ _FIELDS = ("plan_hash", "partial", "settings", "model", "volume", "counts", "sec
 
 
 def read_plan(folder: str | Path) -> PlanData:
-    """Read a whole plan and check every table against its digest, and all of it against the plan hash.
+    """Read a plan, all but the features, and check every table against its digest, and all against the hash.
 
     Parameters
     ----------
@@ -170,7 +179,7 @@ def read_plan(folder: str | Path) -> PlanData:
     """
     header = read_header(folder)
     home = Path(folder) / "plan"
-    tables = {name: _read_table(home / f"{name}.parquet", header["tables"].get(name)) for name in TABLES}
+    tables = {name: _read_table(home, name, header, _READ.get(name)) for name in TABLES}
     try:
         plan = PlanData(
             hash=header["plan_hash"],
@@ -192,6 +201,26 @@ def read_plan(folder: str | Path) -> PlanData:
     if found != plan.hash:
         raise _damaged(home, "its content does not have the hash written in plan.json")
     return plan
+
+
+def read_candidates(folder: str | Path) -> pa.Table:
+    """All candidates with their features.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The plan folder.
+
+    Returns
+    -------
+    pyarrow.Table
+
+    Raises
+    ------
+    PlanError
+        As for `read_plan`.
+    """
+    return _read_table(Path(folder) / "plan", "candidates", read_header(folder), None)
 
 
 def merges_of(table: pa.Table) -> Merges:
@@ -244,7 +273,8 @@ def _hash_of(plan: PlanData) -> str:
     )
 
 
-def _tables(plan: PlanData) -> dict[str, pa.Table]:
+def _tables(plan: PlanData) -> dict[str, Iterable[pa.Table]]:
+    """The parts of every table, one after the other."""
     import pyarrow as pa
 
     units = plan.units
@@ -258,16 +288,31 @@ def _tables(plan: PlanData) -> dict[str, pa.Table]:
         "touched": pa.array(units.touched[order].astype(bool)),
     }
     return {
-        "candidates": plan.candidates,
-        "merges": pa.table(vars(sort_merges(plan.merges))),
-        "fills": pa.table(vars(sort_fills(plan.fills))),
-        "units": pa.table(columns),
+        "candidates": [plan.candidates] if plan.features is None else _with(plan.features, plan.candidates),
+        "merges": [pa.table(vars(sort_merges(plan.merges)))],
+        "fills": [pa.table(vars(sort_fills(plan.fills)))],
+        "units": [pa.table(columns)],
     }
 
 
+def _with(features: Features, candidates: pa.Table) -> Iterator[pa.Table]:
+    """Candidates with their features before the probability, block by block."""
+    import pyarrow as pa
+
+    first = candidates.column_names.index("p")
+    start = 0
+    # One more, empty, for a plan without candidates.
+    for values in (*(block() for block in features.blocks), np.empty((0, len(features.names)))):
+        part = candidates.slice(start, len(values))
+        start += len(values)
+        columns = {name: part[name] for name in part.column_names[:first]}
+        columns |= dict(zip(features.names, np.ascontiguousarray(values.T), strict=True))
+        yield pa.table(columns | {name: part[name] for name in part.column_names[first:]})
+
+
 def _units_of(table: pa.Table) -> Units:
-    digests = b"".join(table["digest"].to_pylist())
-    digest = np.frombuffer(digests, np.uint8).reshape(table.num_rows, 16)
+    found = [np.frombuffer(chunk.buffers()[1], np.uint8).reshape(-1, 16) for chunk in table["digest"].chunks]
+    digest = np.concatenate([np.zeros((0, 16), np.uint8), *found])[: table.num_rows]
     touched = np.asarray(table["touched"].to_numpy(), bool)
     return Units(_ints(table, "level"), _ints(table, "unit"), digest, touched)
 
@@ -280,25 +325,31 @@ def _labels(table: pa.Table, name: str) -> Labels:
     return np.asarray(table[name].to_numpy(), np.uint64)
 
 
-def _write_table(path: Path, table: pa.Table) -> str:
+def _write_table(path: Path, parts: Iterable[pa.Table]) -> str:
     """Write one table, durable, and give its digest."""
     import pyarrow.parquet as pq
 
+    given = iter(parts)
+    first = next(given)
     with open(path, "wb") as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=_ROWS_PER_GROUP)
+        with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+            writer.write_table(first, row_group_size=_ROWS_PER_GROUP)
+            for part in given:
+                writer.write_table(part, row_group_size=_ROWS_PER_GROUP)
         file.flush()
         os.fsync(file.fileno())
     return _file_digest(path)
 
 
-def _read_table(path: Path, expected: str | None) -> pa.Table:
+def _read_table(home: Path, name: str, header: dict[str, Any], columns: list[str] | None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path = home / f"{name}.parquet"
     try:
-        if _file_digest(path) != expected:
+        if _file_digest(path) != header["tables"].get(name):
             raise _damaged(path, "it is not the file that was written")
-        return pq.read_table(path)
+        return pq.read_table(path, columns=columns)
     except FileNotFoundError:
         raise _damaged(path, "it is missing") from None
     except (OSError, pa.ArrowException) as error:
@@ -316,9 +367,12 @@ def _file_digest(path: Path) -> str:
 
 
 def _write_csv(path: Path, merges: Merges) -> None:
-    rows = zip(merges.t.tolist(), merges.old.tolist(), merges.new.tolist(), strict=True)
-    lines = ["t,old,new", *(f"{t},{old},{new}" for t, old, new in rows)]
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
+    import pyarrow as pa
+    from pyarrow import csv
+
+    text = io.BytesIO()
+    csv.write_csv(pa.table(vars(merges)), text, csv.WriteOptions(quoting_style="none"))
+    write_atomically(path, text.getvalue().replace(b'"', b""))
 
 
 def _no_plan(folder: Path) -> PlanError:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.hashing import sum_of_hashes
-from overseg.kernels.reduce import (
-    Columns,
-    ScanTables,
-    layer_table,
-    merge_tables,
-)
+from overseg.kernels.reduce import Columns, ScanTables, layer_table
 from overseg.kernels.tables import Int, Labels, LayerTable
-from overseg.pipeline.plandata import Fills, Merges
-from overseg.pipeline.scantables import TABLES, ScanFile
-from overseg.volume import UnitGrid
+from overseg.pipeline.scantables import TABLES
 
 Range = tuple[int, int]
 Box = tuple[Range, Range, Range]
@@ -50,12 +42,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Reconciled:
-    """One time point of a volume.
+    """Some labels of one time point of a volume, or all of them.
 
     Attributes
     ----------
     layers : LayerTable
-        Every label in every layer.
+        Every one of the labels in every layer.
     pairs, stacked : dict of ndarray
         Facing and touching labels; see docs/architecture.md, section 3.
     summary : Summary
@@ -80,19 +72,15 @@ class Reconciled:
     box: Box
 
 
-def reconcile(
-    paths: Sequence[str | Path], t: int, max_gap: int, box: Box, shape: tuple[int, int, int]
-) -> Reconciled:
-    """Everything that is known of one time point.
+def from_tables(tables: ScanTables, t: int, box: Box, shape: tuple[int, int, int]) -> Reconciled:
+    """What is known of some labels of one time point, or of all.
 
     Parameters
     ----------
-    paths : sequence of path
-        Files of all scan and seam tasks.
+    tables : ScanTables
+        All rows of those labels, merged; pairs and stacked rows are those of which a is one of them.
     t : int
         Time point.
-    max_gap : int
-        As in the scan.
     box : tuple of tuple of int
         Half-open voxel ranges (z, y, x) that were scanned.
     shape : tuple of int
@@ -101,23 +89,7 @@ def reconcile(
     Returns
     -------
     Reconciled
-
-    Raises
-    ------
-    PlanError
-        If a file is missing or damaged.
     """
-    files = [ScanFile(path, max_gap + 1) for path in paths]
-    partitions = max((file.partitions for file in files), default=1)
-    parts = [
-        merge_tables([ScanTables(*(file.read(t, table, partition) for table in TABLES)) for file in files])
-        for partition in range(partitions)
-    ]
-    return from_tables(parts[0] if len(parts) == 1 else merge_tables(parts), t, box, shape)
-
-
-def from_tables(tables: ScanTables, t: int, box: Box, shape: tuple[int, int, int]) -> Reconciled:
-    """As `reconcile`, from merged tables in memory."""
     layers = layer_table(tables.layers)
     summary = _summary(layers)
     return Reconciled(
@@ -155,62 +127,6 @@ def fingerprint(tables: ScanTables, t: int = 0) -> int:
 def fingerprint_text(fingerprints: Iterable[int]) -> str:
     """The fingerprint of a volume: those of its time points added up, 32 hexadecimal digits."""
     return f"{sum(fingerprints) % 2**128:032x}"
-
-
-def touched_units(
-    grid: UnitGrid, paths: Sequence[str | Path], max_gap: int, merges: Merges, fills: Fills
-) -> Int:
-    """Write units of level 0 that may hold a voxel that changes: few more than do, and all that do.
-
-    Parameters
-    ----------
-    grid : UnitGrid
-        Of level 0.
-    paths : sequence of path
-        Files of all scan tasks.
-    max_gap : int
-        As in the scan.
-    merges : Merges
-        Labels that get another name.
-    fills : Fills
-        Runs that get a new label.
-
-    Returns
-    -------
-    ndarray of int64
-        Unit numbers, sorted.
-    """
-    touched = np.zeros(grid.n, bool)
-    touched[_units_over(grid, fills.t, fills.z, fills.y, fills.y + 1, fills.x0, fills.x1)] = True
-    times = np.unique(merges.t).tolist()
-    names = ("label", "z", "y0", "y1", "x0", "x1")
-    for path in paths if times else ():
-        file = ScanFile(path, max_gap + 1)
-        for t in times:
-            rows = file.read(t, "layers", names=names)
-            # Rows of seams have no box of their own: their labels' rows are in the tasks' files.
-            mine = np.isin(rows["label"], merges.old[merges.t == t]) & (rows["y0"] < rows["y1"])
-            z, y0, y1, x0, x1 = (rows[name][mine] for name in names[1:])
-            touched[_units_over(grid, np.full(len(z), t), z, y0, y1, x0, x1)] = True
-    return np.flatnonzero(touched)
-
-
-def _units_over(grid: UnitGrid, t: Int, z: Int, y0: Int, y1: Int, x0: Int, x1: Int) -> Int:
-    """Units that meet boxes of one layer each."""
-    size = dict(zip(grid.axes, grid.unit_shape, strict=True))
-    first = {"t": t // size.get("t", 1), "c": t * 0, "z": z // size["z"], "y": y0 // size["y"]}
-    first["x"] = x0 // size["x"]
-    more_y = (y1 - 1) // size["y"] - first["y"]
-    more_x = (x1 - 1) // size["x"] - first["x"]
-    found = [np.zeros(0, np.int64)]
-    for dy in range(int(more_y.max(initial=-1)) + 1):
-        for dx in range(int(more_x.max(initial=-1)) + 1):
-            mine = (dy <= more_y) & (dx <= more_x)
-            unit = np.zeros(int(mine.sum()), np.int64)
-            for axis, n in zip(grid.axes, grid.shape, strict=True):
-                unit = unit * n + first[axis][mine] + {"y": dy, "x": dx}.get(axis, 0)
-            found.append(np.unique(unit))
-    return np.unique(np.concatenate(found))
 
 
 def _summary(layers: LayerTable) -> Summary:

@@ -45,7 +45,9 @@ class Plan:
     @property
     def candidates(self) -> pa.Table:
         """Every candidate with its features, probability, decision and reason, as an Arrow table."""
-        return self.data.candidates
+        from overseg.pipeline.planfile import read_candidates
+
+        return read_candidates(self.path)
 
     @property
     def warnings(self) -> list[str]:

@@ -95,7 +95,7 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str) -> dict[str, Any]:
             del data, part
         for scanner in scanners:
             scanner.step()
-    path = folder / f"{task.name}.parquet"
+    path = folder / f"{task.name}.tables"
     tables = {t: scanner.tables() for t, scanner in zip(task.time_points, scanners, strict=True)}
     size = write_scan(path, tables, lags, task.partitions, digests)
     write_stamps(folder, task.name, stamps, digests)
@@ -144,7 +144,7 @@ def seam_task(task: SeamTask, out_dir: str) -> dict[str, Any]:
         t: scan_seam(stack, split, origin, task.max_gap, task.background)
         for t, stack in zip(task.time_points, both, strict=True)
     }
-    path = folder / f"{task.name}.parquet"
+    path = folder / f"{task.name}.tables"
     size = write_scan(path, tables, lags, task.partitions)
     return {"path": path.name, "bytes": size, "seconds": time.perf_counter() - begin}
 
@@ -152,7 +152,7 @@ def seam_task(task: SeamTask, out_dir: str) -> dict[str, Any]:
 def receipt_fits(vol: Volume, task: ScanTask, receipt: Mapping[str, Any], out_dir: str) -> bool:
     """Whether a task done before still stands: its files are there, no unit was rewritten since."""
     folder = Path(out_dir)
-    needed = [folder / f"{task.name}.parquet"]
+    needed = [folder / f"{task.name}.tables"]
     needed += [_edge(folder, task.name, which) for which in receipt.get("edges", ())]
     stamp = receipt.get("stamp")
     return stamp is not None and all(path.exists() for path in needed) and unit_stamps(vol, task) == stamp

@@ -1,22 +1,23 @@
-"""Scan tables on disk: one Parquet file per task, a row group per time, table and partition of labels."""
+"""Scan tables on disk: one file per task, its rows grouped by time, table and partition of the labels.
+
+A group is a compressed block of columns; an index of fixed size says where each lies, so that a reader of one
+partition touches nothing else. (Thousands of small row groups would cost Parquet more than the rows do.)
+"""
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import PlanError, StorageError
 from overseg.kernels.reduce import Columns, ScanTables, layer_columns
-from overseg.pipeline.planfile import write_atomically
+from overseg.kernels.tables import Int
+from overseg.pipeline.sections import Sections, damaged, write_sections, write_whole
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+__all__ = ["TABLES", "ScanFile", "columns_of", "partition_of", "write_scan", "write_whole"]
 
 TABLES = ("layers", "pairs", "stacked")
 _OWNER = {"layers": "label", "pairs": "a", "stacked": "a"}
@@ -54,7 +55,7 @@ def write_scan(
     lags : int
         Back columns of the layer table.
     partitions : int
-        Row groups per table: each label belongs to one.
+        Groups per table: each label belongs to one.
     units : mapping of int to bytes, optional
         Digest of each write unit that was read.
 
@@ -68,42 +69,37 @@ def write_scan(
     StorageError
         If the folder cannot be written.
     """
-    import pyarrow.parquet as pq
-
-    groups: list[tuple[str, pa.Table]] = []
-    schema = _schema(lags)
-    for t, found in tables.items():
-        for table in TABLES:
-            columns: Columns = getattr(found, table)
-            where = partition_of(columns[_OWNER[table]], partitions)
-            for partition in range(partitions):
-                part = {name: values[where == partition] for name, values in columns.items()}
-                if len(part[_OWNER[table]]):
-                    groups.append((f"{t}/{table}/{partition}", _filled(part, schema)))
-    if units:
-        numbers = {"unit": np.fromiter(units, np.int64), "digest": list(units.values())}
-        groups.append(("units", _filled(numbers, schema)))
-    index = {name: i for i, (name, _) in enumerate(groups)}
-    schema = schema.with_metadata({"index": json.dumps({"groups": index, "partitions": partitions})})
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, schema, compression="zstd", compression_level=1) as writer:
-        for _, group in groups:
-            writer.write_table(group.cast(schema), row_group_size=max(len(group), 1))
-    return write_whole(path, buffer.getvalue())
+    blocks: list[bytes] = []
+    # Where each group starts and ends, its rows, and the hash of its block.
+    index, at = np.zeros((len(tables), len(TABLES), partitions, 4), np.int64), 0
+    for i, found in enumerate(tables.values()):
+        for j, table in enumerate(TABLES):
+            for partition, block in _groups(getattr(found, table), table, lags, partitions):
+                data = _packed(block)
+                index[i, j, partition] = at, at + len(data), block.shape[1], _mark(data)
+                blocks.append(data)
+                at += len(data)
+    digests = b"".join((units or {}).values())
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "times": np.fromiter(tables, np.int64),
+        "index": index,
+        "blocks": np.frombuffer(b"".join(blocks), np.uint8),
+        "units": np.fromiter(units or (), np.int64),
+        "digests": np.frombuffer(digests, np.uint8).reshape(-1, 16),
+    }
+    return write_sections(path, arrays)
 
 
-def write_whole(path: Path, data: bytes) -> int:
-    """Write a file of the scan, whole or not at all; its size. Raises `StorageError`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write scan tables: {error.strerror}",
-            where=str(path),
-            remedy="free disk space or choose another folder with --out, then run the same command again",
-        ) from error
-    return len(data)
+def _groups(columns: Columns, table: str, lags: int, partitions: int) -> list[tuple[int, Int]]:
+    """The rows of each partition that has any, as (columns, rows)."""
+    stacked = np.stack([columns[name].astype(np.int64, copy=False) for name in columns_of(table, lags)])
+    if partitions == 1:
+        return [(0, stacked)] if stacked.shape[1] else []
+    where = partition_of(columns[_OWNER[table]], partitions)
+    stacked = stacked[:, np.argsort(where, kind="stable")]
+    ends = np.cumsum(np.bincount(where, minlength=partitions))
+    starts = np.append(0, ends[:-1])
+    return [(int(p), stacked[:, starts[p] : ends[p]]) for p in np.flatnonzero(ends > starts)]
 
 
 class ScanFile:
@@ -123,70 +119,52 @@ class ScanFile:
     """
 
     def __init__(self, path: str | Path, lags: int) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         self.path, self._lags = Path(path), lags
-        try:
-            index = json.loads(pq.read_schema(self.path).metadata[b"index"])
-            self._groups: dict[str, int] = index["groups"]
-            self.partitions = int(index["partitions"])
-        except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
-            raise self._damaged(error) from None
+        self._file = Sections(path)
+        self._times: list[int] = self._file.checked("times").tolist()
+        self._index, self._blocks = self._file.checked("index"), self._file["blocks"]
+        self.partitions = int(self._index.shape[2])
 
-    def read(
-        self, t: int, table: str, partition: int | None = None, names: Sequence[str] | None = None
-    ) -> Columns:
-        """Columns of one table: of one partition of the labels, or of all of them one after the other."""
-        wanted = tuple(names or columns_of(table, self._lags))
-        parts = range(self.partitions) if partition is None else (partition,)
-        groups = [self._groups[key] for p in parts if (key := f"{t}/{table}/{p}") in self._groups]
-        return self._columns(groups, wanted)
+    def read(self, t: int, table: str, partitions: range | None = None) -> Columns:
+        """Columns of one table: of some partitions of the labels, or of all, one after the other."""
+        names = columns_of(table, self._lags)
+        chosen = slice(None) if partitions is None else slice(partitions.start, partitions.stop)
+        parts = [np.zeros((len(names), 0), np.int64)]
+        if t in self._times:
+            groups = self._index[self._times.index(t), TABLES.index(table), chosen]
+            parts += [self._block(len(names), *group) for group in groups.tolist() if group[2]]
+        whole = np.concatenate(parts, axis=1)
+        return {
+            name: row.view(np.uint64) if name in _UNSIGNED else row
+            for name, row in zip(names, whole, strict=True)
+        }
 
-    def digests(self) -> dict[int, bytes]:
-        """Digest of each unit that the task read."""
-        groups = [self._groups[key] for key in ("units",) if key in self._groups]
-        columns = self._columns(groups, ("unit", "digest"))
-        return dict(zip(columns["unit"].tolist(), columns["digest"].tolist(), strict=True))
+    def digests(self) -> tuple[Int, npt.NDArray[np.uint8]]:
+        """Units that the task read, and their digests as (units, 16)."""
+        return self._file.checked("units"), self._file.checked("digests")
 
-    def _columns(self, groups: list[int], names: tuple[str, ...]) -> Columns:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        empty = {name: np.zeros(0, np.uint64 if name in _UNSIGNED else np.int64) for name in names}
-        if not groups:
-            return empty
-        try:
-            # Opened anew each time: there may be more tasks than files a process may hold open.
-            with pq.ParquetFile(self.path) as file:
-                found = file.read_row_groups(groups, columns=list(names), use_threads=False)
-            return {name: found[name].to_numpy() for name in names}
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise self._damaged(error) from None
-
-    def _damaged(self, error: Exception) -> PlanError:
-        return PlanError(
-            f"a table of the scan is missing or damaged: {error}",
-            where=str(self.path),
-            remedy="remove that file and its folder, then run the same command again: the scan is redone",
-        )
+    def _block(self, columns: int, start: int, stop: int, rows: int, mark: int) -> Int:
+        data = self._blocks[start:stop].tobytes()
+        if len(data) != stop - start or _mark(data) != mark:
+            raise damaged(self.path, "its content is not what was written")
+        return _unpacked(data).reshape(columns, rows)
 
 
-def _schema(lags: int) -> pa.Schema:
-    """All columns of all tables: where a table has no such column, it is null and takes no room."""
-    import pyarrow as pa
+def _codec() -> Any:
+    from numcodecs import Blosc
 
-    names: Iterable[str] = dict.fromkeys(name for table in TABLES for name in columns_of(table, lags))
-    kinds = [(name, pa.uint64() if name in _UNSIGNED else pa.int64()) for name in names]
-    return pa.schema([*kinds, ("unit", pa.int64()), ("digest", pa.binary(16))])
+    return Blosc("zstd", clevel=1, shuffle=Blosc.SHUFFLE)
 
 
-def _filled(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
-    import pyarrow as pa
+def _packed(block: Int) -> bytes:
+    return bytes(_codec().encode(np.ascontiguousarray(block)))
 
-    n = len(next(iter(columns.values())))
-    arrays = [
-        pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(n, field.type)
-        for field in schema
-    ]
-    return pa.table(arrays, schema=schema)
+
+def _unpacked(data: bytes) -> Int:
+    return np.frombuffer(_codec().decode(data), np.int64)
+
+
+def _mark(data: bytes) -> int:
+    import xxhash
+
+    return xxhash.xxh3_64_intdigest(data) >> 1

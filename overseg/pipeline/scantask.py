@@ -20,7 +20,7 @@ _VOXELS = 1 << 28  # a task of this size takes seconds, and a killed job loses n
 _BASE = 1 << 24  # bytes that even the smallest task takes
 _TABLES = 1.0  # bytes of tables per voxel of a segment; ten times what dense tissue needs
 _RUN = 12  # bytes of one run-length at worst, one voxel each
-_PARTITION = 1 << 36  # voxels for which one partition of the labels is enough
+_PARTITION = 1 << 26  # voxels for one partition of the labels: a hundred thousand rows of tables
 _LEAST = 1 << 24  # voxels; a smaller task is not worth its files
 _SHARE = 8  # tasks per worker that are enough to keep all of them busy
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.cluster.receipts import file_is_there
-from overseg.kernels.tables import Bool, Candidates, Int, LayerTable
-from overseg.model.features import FULL, MOMENTS, PAPER, moments_features
-from overseg.pipeline.distances import ALL, REACH, batches, distance_task, looks
+from overseg.kernels.tables import Bool, Candidates, Layers
+from overseg.model.features import FULL, MOMENTS, PAPER
+from overseg.pipeline.distances import ALL, REACH, Look, distance_task
+from overseg.pipeline.distances import batches as look_batches
+from overseg.pipeline.firststage import First, Firsts, Wanted, first_task, save_candidates
+from overseg.pipeline.firststage import batches as first_batches
+from overseg.pipeline.plandata import Features
 
 if TYPE_CHECKING:
     from overseg.cluster import Executor
     from overseg.model import Model
+    from overseg.model.mlp import Head
     from overseg.settings import Settings
     from overseg.volume import Volume
 
@@ -42,21 +48,21 @@ class Scores:
         Probability that both faces belong to one cell.
     stage : ndarray of str, shape (n,)
         Who said so: ``moments``, ``full`` or ``paper``.
-    features : dict of str to ndarray of float64, shape (n,)
-        By name; NaN where a stage was not asked.
+    features : Features
+        On disk; NaN where a stage was not asked.
     out_of_range : ndarray of bool, shape (n,)
         Far outside what the model was trained on.
     """
 
     p: Float
     stage: npt.NDArray[np.str_]
-    features: dict[str, Float]
+    features: Features
     out_of_range: Bool
 
 
 def score(
     candidates: Candidates,
-    layers: LayerTable,
+    layers: Layers,
     voxel_size: tuple[float, float, float],
     model: Model,
     settings: Settings,
@@ -74,8 +80,8 @@ def score(
     ----------
     candidates : Candidates
         n pairs of faces.
-    layers : LayerTable
-        The reconciled table.
+    layers : Layers
+        The reconciled table, or where it is.
     voxel_size : tuple of float
         (z, y, x).
     model : Model
@@ -88,7 +94,7 @@ def score(
     fingerprint : int
         Of the volume; what an earlier run left is used where it is the same.
     executor : Executor
-        Runs the second stage.
+        Runs both stages.
     run : Path
         Folder for what is worked out on the way.
     progress : callable, optional
@@ -106,56 +112,105 @@ def score(
         If the volume cannot be read.
     """
 
-    def measured(rows: Int, kind: str, reach: int) -> Float:
-        wanted = looks(candidates, layers, rows, reach)
-        return _on_executor(wanted, kind, volume, t, fingerprint, executor, run, progress)
+    work = _Work(volume, t, fingerprint, executor, run, progress)
+    published = settings.preset == "paper"
+    first = None if published else model.head("moments")
+    second = model.head("paper") if published else model.heads.get("full")
+    names, kind, reach = (PAPER, "paper", ALL) if published else (FULL, "full", REACH)
+    everyone: Wanted = "all" if published or settings.emd == "all" else "unsure"
+    wanted = "none" if second is None else everyone
+    batches = work.first_stage(candidates, layers, voxel_size, first, model.digest, wanted, reach)
+    measured = work.distances(candidates, batches, kind, len(names) - (0 if published else len(MOMENTS)))
 
     n = len(candidates)
-    if settings.preset == "paper":
-        values = measured(np.arange(n), "paper", ALL)
-        head = model.head("paper")
-        return Scores(
-            head.probability(values), np.full(n, "paper"), _named(PAPER, values), head.out_of_range(values)
-        )
-    first = model.head("moments")
-    values = np.full((n, len(FULL)), np.nan)
-    values[:, : len(MOMENTS)] = moments_features(candidates, layers, voxel_size)
-    p = first.probability(values[:, : len(MOMENTS)])
-    strange = first.out_of_range(values[:, : len(MOMENTS)])
-    stage = np.full(n, "moments", "<U7")
-    if "full" in model.heads:
-        second = model.head("full")
-        unsure = (p > first.sure_low) & (p < first.sure_high)
-        rows = np.arange(n) if settings.emd == "all" else np.flatnonzero(unsure)
-        values[rows, len(MOMENTS) :] = measured(rows, "full", REACH)
-        # A transport problem too large to be solved leaves the first stage's word.
-        rows = rows[np.isfinite(values[rows]).all(axis=1)]
-        p[rows], stage[rows] = second.probability(values[rows]), "full"
-        strange[rows] = second.out_of_range(values[rows])
-    return Scores(p, stage, _named(FULL, values), strange)
+    p, strange, stage = np.full(n, np.nan), np.zeros(n, bool), np.full(n, "moments", "<U7")
+    blocks: list[Callable[[], Float]] = []
+    at = 0
+    for start, stop, path in batches:
+        found = Firsts.load(path)
+        p[start:stop], strange[start:stop] = found.p, found.out_of_range
+        values = measured[at : at + len(found.rows)]
+        at += len(values)
+        blocks.append(partial(_features, path, values))
+        if second is not None:
+            both = np.concatenate([found.features[found.rows], values], axis=1)
+            # A transport problem too large to be solved leaves the first stage's word.
+            known = np.isfinite(both).all(axis=1)
+            rows = start + found.rows[known]
+            p[rows], stage[rows] = second.probability(both[known]), kind
+            strange[rows] = second.out_of_range(both[known])
+    return Scores(p, stage, Features(names, tuple(blocks)), strange)
 
 
-def _named(names: tuple[str, ...], values: Float) -> dict[str, Float]:
-    return {name: np.ascontiguousarray(values[:, k]) for k, name in enumerate(names)}
+def _features(path: str, values: Float) -> Float:
+    """All features of a batch, one row per candidate; NaN where the second stage was not asked."""
+    found = Firsts.load(path)
+    width = found.features.shape[1]
+    out = np.full((len(found.p), width + values.shape[1]), np.nan)
+    out[:, :width] = found.features
+    out[found.rows, width:] = values
+    return out
 
 
-def _on_executor(
-    wanted: list[Any],
-    kind: str,
-    volume: Volume,
-    t: int,
-    fingerprint: int,
-    executor: Executor,
-    run: Path,
-    progress: Progress | None,
-) -> Float:
-    """Distance features of the looks, in their order; batches left by an earlier run are not done again."""
-    units = {}
-    for batch in batches(wanted):
-        facts = [str(fingerprint), t, kind, list(volume.voxel_size), [asdict(look) for look in batch]]
-        name = f"t{t}-{kind}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"
-        units[name] = (volume, batch, kind, str(run / "distances" / f"{name}.npy"), t)
-    done = dict(executor.run("distances", distance_task, units, run / "receipts", progress, file_is_there))
-    width = len(PAPER) if kind == "paper" else len(FULL) - len(MOMENTS)
-    parts = [np.load(done[name]["path"], allow_pickle=False) for name in units]
-    return np.concatenate([np.empty((0, width)), *parts])
+@dataclass(frozen=True)
+class _Work:
+    """Runs the units of both stages; what an earlier run left is not done again."""
+
+    volume: Volume
+    t: int
+    fingerprint: int
+    executor: Executor
+    run: Path
+    progress: Progress | None
+
+    def first_stage(
+        self,
+        candidates: Candidates,
+        layers: Layers,
+        voxel_size: tuple[float, float, float],
+        head: Head | None,
+        model: str,
+        wanted: Wanted,
+        reach: int,
+    ) -> list[tuple[int, int, str]]:
+        """Batches of candidates as half-open ranges, and the file that says what was found."""
+        folder = self.run / "score"
+        saved, mark = save_candidates(folder, f"t{self.t}", candidates)
+        first = First(str(saved), layers, voxel_size, head, wanted, reach)
+        facts = [str(self.fingerprint), mark, list(voxel_size), model, wanted, reach]
+        name = f"t{self.t}-{_short(facts)}"
+        found = [
+            (start, stop, str(folder / f"{name}-{start}-{stop}.first"))
+            for start, stop in first_batches(candidates, layers)
+        ]
+        units = {Path(path).stem: (first, start, stop, path) for start, stop, path in found}
+        self._run("score", first_task, units)
+        return found
+
+    def distances(
+        self, candidates: Candidates, batches: list[tuple[int, int, str]], kind: str, width: int
+    ) -> Float:
+        """Distance features of the candidates that the first stage wants measured, in their order."""
+        units = {}
+        for batch in look_batches(list(self._looks(candidates, batches))):
+            facts = [str(self.fingerprint), self.t, kind, list(self.volume.voxel_size)]
+            name = f"t{self.t}-{kind}-{_short([*facts, [asdict(look) for look in batch]])}"
+            units[name] = (self.volume, batch, kind, str(self.run / "distances" / f"{name}.npy"), self.t)
+        done = self._run("distances", distance_task, units)
+        parts = [np.load(done[name]["path"], allow_pickle=False) for name in units]
+        return np.concatenate([np.empty((0, width)), *parts])
+
+    def _looks(self, candidates: Candidates, batches: list[tuple[int, int, str]]) -> Iterator[Look]:
+        for start, _, path in batches:
+            found = Firsts.load(path)
+            keys = [getattr(candidates, name)[start + found.rows].tolist() for name in ("a", "b", "z", "gap")]
+            for a, b, z, gap, box in zip(*keys, found.boxes.tolist(), strict=True):
+                yield Look(a, b, z, gap, tuple(box))
+
+    def _run(self, step: str, task: Callable[..., Any], units: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+        receipts = self.run / "receipts"
+        return dict(self.executor.run(step, task, units, receipts, self.progress, file_is_there))
+
+
+def _short(facts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]

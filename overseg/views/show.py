@@ -101,7 +101,9 @@ def _reasons(table: pa.Table) -> dict[str, int]:
 
 def _examples(table: pa.Table, decision: str) -> list[str]:
     """The first few candidates with this decision, the least certain ones first."""
-    rows = [row for row in table.to_pylist() if row["decision"] == decision]
+    import pyarrow.compute as pc
+
+    rows = table.filter(pc.equal(table["decision"], decision)).to_pylist()
     rows.sort(key=lambda row: (row["p"], row["t"], row["z"], row["a"], row["b"]))
     lines = []
     for row in rows[:_EXAMPLES]:
@@ -117,9 +119,8 @@ def _volume(
     target: Any, options: dict[str, Any], progress: Callable[[str, int, int], None] | None
 ) -> dict[str, Any]:
     from overseg.cluster import open_executor
-    from overseg.pipeline.health import examine, warnings_of
-    from overseg.pipeline.plan import box_of, scan_volume, tasks_hint
-    from overseg.pipeline.reconcile import reconcile
+    from overseg.pipeline.health import warnings_of
+    from overseg.pipeline.plan import reconcile_volume, scan_volume, tasks_hint
     from overseg.pipeline.scan import predicted_peak
     from overseg.volume import describe, open_volume
 
@@ -133,12 +134,12 @@ def _volume(
             tempfile.TemporaryDirectory(prefix="overseg-") as folder,
             open_executor(run, tasks_hint=hint) as executor,
         ):
-            paths, tasks = scan_volume(volume, settings, executor, Path(folder), progress)
-            memory = max(map(predicted_peak, tasks))
+            scanned = scan_volume(volume, settings, executor, Path(folder), progress)
+            memory = max(map(predicted_peak, scanned.tasks))
             for t in range(volume.n_times):
-                found = reconcile(paths, t, settings.max_gap, box_of(volume, settings), volume.shape)
-                labels += len(found.layers.labels)
-                warnings += warnings_of(examine(found))
+                found = reconcile_volume(scanned, t, volume, settings, executor, Path(folder), progress)
+                labels += found.labels
+                warnings += warnings_of(found.health)
             workers = executor.workers
     else:
         warnings.append("The volume has one layer: there is nothing above or below to merge.")

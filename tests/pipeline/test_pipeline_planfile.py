@@ -13,11 +13,13 @@ import pytest
 from overseg.errors import PlanError
 from overseg.pipeline.planfile import (
     TABLES,
+    Features,
     Fills,
     Merges,
     PlanData,
     Units,
     compute_plan_hash,
+    read_candidates,
     read_header,
     read_plan,
     write_plan,
@@ -95,12 +97,23 @@ def test_what_is_written_is_read(tmp_path: Path, plan: PlanData) -> None:
     back = read_plan(tmp_path / "tissue.overseg")
     for name in ("hash", "settings", "model", "volume", "counts", "seconds", "warnings", "partial"):
         assert getattr(back, name) == getattr(plan, name)
-    assert back.candidates.equals(plan.candidates)
+    assert read_candidates(tmp_path / "tissue.overseg").equals(plan.candidates)
+    assert back.candidates.equals(plan.candidates.drop_columns(["drift"]))
     np.testing.assert_array_equal(back.merges.old, labels(9, 2**63))  # sorted by (t, old)
     np.testing.assert_array_equal(back.fills.y, ints(4, 5))
     np.testing.assert_array_equal(back.units.digest, plan.units.digest)
     np.testing.assert_array_equal(back.units.touched, plan.units.touched)
     assert (tmp_path / "tissue.overseg/plan/relabel.csv").read_text().splitlines()[1] == "0,9,7"
+
+
+def test_features_are_written_block_by_block(tmp_path: Path, plan: PlanData) -> None:
+    keys = plan.candidates.drop_columns(["drift"])
+    blocks = tuple((lambda value=value: np.array([[value]])) for value in (0.25, 0.5))
+    write_plan(tmp_path, replace(plan, candidates=keys, features=Features(("drift",), blocks)))
+    assert read_candidates(tmp_path).equals(plan.candidates)
+    none = replace(plan, candidates=keys.slice(0, 0), features=Features(("drift",), ()))
+    write_plan(tmp_path / "none", hashed(none))
+    assert read_candidates(tmp_path / "none").schema == plan.candidates.schema
 
 
 def test_an_empty_plan_is_a_plan(tmp_path: Path, plan: PlanData) -> None:
