@@ -218,8 +218,10 @@ def emd(
     return emd_points(mask_points(mask_a), mask_points(mask_b, offset), spacing)
 
 
-def emd_points(points_a: Points, points_b: Points, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
-    """Exact earth mover's distance between two sets of voxels given by their coordinates; see `emd`.
+def emd_points(
+    points_a: Points, points_b: Points, spacing: tuple[float, float] = (1.0, 1.0), fast: bool = False
+) -> float:
+    """Earth mover's distance between two sets of voxels given by their coordinates; see `emd`.
 
     Parameters
     ----------
@@ -227,6 +229,9 @@ def emd_points(points_a: Points, points_b: Points, spacing: tuple[float, float] 
         Different voxels (y, x) in any order.
     spacing : tuple of float
         Voxel size (y, x).
+    fast : bool
+        Within about 1% and many times faster: blocks of voxels in place of voxels where two sizes of block
+        agree, their totals extrapolated. Small problems and those that do not agree are exact all the same.
 
     Returns
     -------
@@ -255,7 +260,7 @@ def emd_points(points_a: Points, points_b: Points, spacing: tuple[float, float] 
     rest = residual(np.ascontiguousarray(points_a), np.ascontiguousarray(points_b))
     if not rest[0].size:
         return 0.0
-    total, _ = levels(*rest[:6], np.array(spacing, np.float64), 1)
+    total = levels(*rest[:6], np.array(spacing, np.float64), fast)
     return float(total / rest[6])
 
 
