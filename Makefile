@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 RUN    := $(BIN)/python
 
-.PHONY: help install demo test lint unit parts faults accuracy clean
+.PHONY: help install demo test lint unit parts faults accuracy bench clean
 
 help:            ## what there is to run
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ parts: install   ## real processes, faults, real volumes
 
 accuracy: install ## benchmarks/accuracy.md, from the real volumes
 	$(RUN) -m benchmarks.accuracy
+
+bench: install   ## benchmarks/README.md: speed and memory; half an hour, 6 GB of disk, a quiet machine
+	$(RUN) -m benchmarks.run
 
 faults: install  ## benchmarks/faults.md: fifty kills
 	$(RUN) -m benchmarks.faults
