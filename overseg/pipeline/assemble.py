@@ -81,9 +81,8 @@ def put_together(
     -------
     PlanData
     """
-    claims, plain = settled.claims, canonical(settings)
+    plain, fills = canonical(settings), settled.fills
     merges, table = _merges(judged), _table(judged)
-    fills = Fills(claims.t, claims.z, claims.y, claims.x0, claims.x1, claims.new)
     units = _units(volume, judged, settings, scanned, merges, fills)
     mark = fingerprint_text(each.found.fingerprint for each in judged)
     return PlanData(
@@ -175,7 +174,6 @@ def _facts(volume: Volume, mark: str) -> dict[str, Any]:
 def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, Any]:
     decisions = np.concatenate([each.verdicts.decision for each in judged])
     stages = np.concatenate([each.scores.stage for each in judged])
-    claims = settled.claims
     return {
         "cells": sum(each.found.labels for each in judged),
         "candidates": len(decisions),
@@ -185,7 +183,7 @@ def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, A
         "kept": int((decisions == "keep").sum()),
         "review": int((decisions == "review").sum()),
         "touching_not_judged": sum(each.touching for each in judged),
-        "voxels_filled": int((claims.x1 - claims.x0).sum()),
+        "voxels_filled": int((settled.fills.x1 - settled.fills.x0).sum()),
         "voxels_contested": int(settled.contested),
         "ids_lost": [int(label) for _, label in settled.lost.tolist()],
         "units_total": len(units.unit),

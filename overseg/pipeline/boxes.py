@@ -22,6 +22,8 @@ Index = tuple[int, ...]
 HELD_BYTES = 64 << 20
 """Boxes that are held at a time; what does not fit is read when those before it were."""
 
+_LEAST_VOXELS = 1 << 16  # to start a read takes as long as to decode so many
+
 
 class Reader:
     """Reads boxes of one time point.
@@ -87,8 +89,11 @@ class Reader:
 
 
 def tile_of(volume: Volume) -> Index:
-    """What is decoded at once: a chunk (z, y, x) of level 0."""
-    return volume.levels[0].chunk_shape[-3:]
+    """What is read at once at most: a chunk (z, y, x) of level 0, or some side by side if it is small."""
+    z, y, x = volume.levels[0].chunk_shape[-3:]
+    while z * y * x < _LEAST_VOXELS:
+        y, x = (2 * y, x) if y < x else (y, 2 * x)
+    return z, y, x
 
 
 def tiles(box: Box, tile: Index) -> Iterator[Index]:

@@ -23,7 +23,7 @@ from overseg.pipeline.settle import Claims, concatenate, write_claims
 if TYPE_CHECKING:
     from overseg.volume import Volume
 
-# Work is counted in decoded voxels: so many are as good as one voxel of a box, or as the start of a read.
+# Work is counted in decoded voxels: a voxel of a box and the start of a read are as good as so many.
 _A_VOXEL, _A_READ = 32, 1 << 16
 _BATCH_WORK = 1 << 26  # about half a second
 _LOOKED_UP = 1 << 12  # gaps whose labels are looked up at a time

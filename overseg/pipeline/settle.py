@@ -1,17 +1,18 @@
 """Who gets a voxel that two fills claim: the one that holds it deeper, then the smaller label.
 
-Claims are rows of voxels; only those that overlap another label's are opened voxel by voxel.
+Claims are rows of voxels; only those that overlap another's are opened voxel by voxel. Some layers are
+settled at a time, so that memory holds the settled rows and little else.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,13 @@ import numpy.typing as npt
 from overseg.errors import StorageError
 from overseg.kernels.fill import FREE, SWALLOWED
 from overseg.kernels.tables import Bool, Int, Labels
-from overseg.pipeline.plandata import Fills, sort_fills
+from overseg.pipeline.plandata import Fills
 
 _SLAB = 1 << 22  # contested voxels opened at a time
+_ROWS = 1 << 18  # rows settled at a time, about
+_GROUP = 1 << 12  # rows of a file whose depths are read together
+
+_Columns = TypeVar("_Columns")
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,12 @@ _TYPES = {"new": np.uint64, "old": np.uint64, "why": np.uint8}
 
 @dataclass(frozen=True)
 class Settled:
-    """Claims that no longer overlap, and what follows from them.
+    """Who gets what, and what follows from it.
 
     Attributes
     ----------
-    claims : Claims
-        Sorted by (t, z, y, x0), without depths.
+    fills : Fills
+        Rows that do not overlap, sorted by (t, z, y, x0).
     contested : int
         Voxels that more than one label claimed.
     lost : ndarray of uint64, shape (k, 2)
@@ -86,16 +91,10 @@ class Settled:
         Time point and label of neighbours that would have been gone: no voxel is taken from them; sorted.
     """
 
-    claims: Claims
+    fills: Fills
     contested: int
     lost: Labels
     spared: Labels
-
-    @property
-    def fills(self) -> Fills:
-        """The claims as a plan lists them."""
-        c = self.claims
-        return sort_fills(Fills(c.t, c.z, c.y, c.x0, c.x1, c.new))
 
 
 def concatenate(parts: Iterable[Claims]) -> Claims:
@@ -121,7 +120,7 @@ def write_claims(path: Path, claims: Claims) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, temporary, compression="zstd", row_group_size=1 << 14)
+        pq.write_table(table, temporary, compression="zstd", row_group_size=_GROUP)
         os.replace(temporary, path)
     except OSError as error:
         with suppress(OSError):
@@ -146,13 +145,12 @@ def read_depth(path: Path, rows: Int) -> Int:
     """Depths of some rows of a file, one row after the other; `rows` are sorted."""
     import pyarrow.parquet as pq
 
-    parts, start = [np.zeros(0, np.int64)], 0
+    parts = [np.zeros(0, np.int64)]
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(1 << 14, columns=["depth"]):
-            here = rows[(rows >= start) & (rows < start + len(batch))] - start
-            if len(here):
-                parts.append(batch["depth"].take(here).flatten().to_numpy().astype(np.int64))
-            start += len(batch)
+        for group in np.unique(rows // _GROUP).tolist():
+            here = rows[rows // _GROUP == group] - group * _GROUP
+            lists = file.read_row_group(group, columns=["depth"])["depth"].combine_chunks()
+            parts.append(lists.take(here).flatten().to_numpy().astype(np.int64))
     return np.concatenate(parts)
 
 
@@ -174,28 +172,86 @@ def settle(paths: Sequence[str | Path], labels: Labels, voxels: Int, times: Int 
     -------
     Settled
     """
-    files = [Path(path) for path in paths]
-    parts = [read_claims(path) for path in files]
+    parts, others, contested, rows = [], [], 0, 0
+    held: dict[Path, Claims] = {}
+    for t, z, files in _slabs([Path(path) for path in paths]):
+        held = {path: held.get(path) or read_claims(path) for path in files}
+        part, shared = _settle_slab(t, z, held)
+        other = np.flatnonzero(part.why != FREE)
+        swallowed = part.why[other] == SWALLOWED
+        others.append(_Others(other + rows, part.t[other], part.old[other], part.size[other], swallowed))
+        parts.append(Fills(part.t, part.z, part.y, part.x0, part.x1, part.new))
+        contested += shared
+        rows += len(part)
+    fills, taken = _joined(parts, Fills, _no_fills()), _joined(others, _Others, _no_others())
+    times = np.zeros(len(labels), np.int64) if times is None else times
+    return _spare(fills, taken, contested, labels, voxels, times)
+
+
+def _slabs(paths: list[Path]) -> Iterator[tuple[int, tuple[int, int], list[Path]]]:
+    """Time point, half-open range of layers, and files that may have rows there; in the layers' order."""
+    reach = [(path, *reached) for path in paths if (reached := _reach(path)) is not None]
+    for t in sorted({t for _, (first, last), _, _ in reach for t in range(first, last + 1)}):
+        here = [(path, z, n) for path, (first, last), z, n in reach if first <= t <= last]
+        low, high = min(z[0] for _, z, _ in here), max(z[1] for _, z, _ in here) + 1
+        step = max(1, (high - low) * _ROWS // max(sum(n for *_, n in here), _ROWS))
+        for z0 in range(low, high, step):
+            z1 = min(z0 + step, high)
+            files = [path for path, z, _ in here if z[0] < z1 and z[1] >= z0]
+            if files:
+                yield t, (z0, z1), files
+
+
+def _reach(path: Path) -> tuple[tuple[int, int], tuple[int, int], int] | None:
+    """First and last time point, first and last layer, and rows of a file; None where there are none."""
+    import pyarrow.parquet as pq
+
+    facts = pq.read_metadata(path)
+    if facts.num_rows == 0:
+        return None
+    groups = [facts.row_group(i) for i in range(facts.num_row_groups)]
+    t, z = ([group.column(_COLUMNS.index(name)).statistics for group in groups] for name in ("t", "z"))
+    (t0, t1), (z0, z1) = ((min(s.min for s in each), max(s.max for s in each)) for each in (t, z))
+    return (t0, t1), (z0, z1), facts.num_rows
+
+
+def _settle_slab(t: int, z: tuple[int, int], files: dict[Path, Claims]) -> tuple[Claims, int]:
+    """Claims of some layers that no longer overlap, sorted by place, and how many voxels were contested."""
+    parts, rows = [], []
+    for part in files.values():
+        rows.append(np.flatnonzero((part.t == t) & (part.z >= z[0]) & (part.z < z[1])))
+        parts.append(part.take(rows[-1]))
     claims = concatenate(parts)
     disputed = overlapping(claims)
-    depths, start = [np.zeros(0, np.int64)], 0
-    for path, part in zip(files, parts, strict=True):
-        depths.append(read_depth(path, np.flatnonzero(disputed[start : start + len(part)])))
-        start += len(part)
+    if not disputed.any():
+        return claims.take(np.argsort(_place(claims))), 0
+    depths, start = [], 0
+    for path, own in zip(files, rows, strict=True):
+        depths.append(read_depth(path, own[disputed[start : start + len(own)]]))
+        start += len(own)
     opened, contested = _settle_some(claims.take(disputed), np.concatenate(depths))
     claims = concatenate([claims.take(~disputed), opened])
-    claims = claims.take(np.lexsort((claims.x0, claims.y, claims.z, claims.t)))
-    times = np.zeros(len(labels), np.int64) if times is None else times
-    return _spare(claims, contested, labels, voxels, times)
+    return claims.take(np.argsort(_place(claims))), contested
 
 
 def overlapping(claims: Claims) -> Bool:
     """Which rows share a voxel with another row (of whatever label, so that no voxel is left in two rows)."""
-    order = np.lexsort((claims.x1, claims.x0, claims.y, claims.z, claims.t))
+    order = np.argsort(_place(claims))
     disputed = np.zeros(len(claims), bool)
     group = _clusters(claims, order)
     disputed[order] = (np.bincount(group) > 1)[group] if len(group) else False
     return disputed
+
+
+def _place(claims: Claims) -> Int:
+    """Where rows begin, as a number that grows along (t, z, y, x)."""
+    if not len(claims):
+        return np.zeros(0, np.int64)
+    place = claims.t
+    for name in ("z", "y", "x0"):
+        column = getattr(claims, name)
+        place = place * (int(column.max()) + 1) + column
+    return place
 
 
 def _clusters(claims: Claims, order: Int) -> Int:
@@ -212,7 +268,7 @@ def _clusters(claims: Claims, order: Int) -> Int:
 
 def _settle_some(claims: Claims, depth: Int) -> tuple[Claims, int]:
     """Settle rows that overlap, whole clusters of them at a time."""
-    order = np.lexsort((claims.x1, claims.x0, claims.y, claims.z, claims.t))
+    order = np.argsort(_place(claims))
     group = _clusters(claims, order)
     first = np.concatenate([[0], np.cumsum(claims.size)])
     ends = np.cumsum(claims.size[order])
@@ -250,23 +306,54 @@ def _vote(claims: Claims, depth: Int, inside: Int) -> tuple[Claims, int]:
     return Claims(**columns, depth=np.zeros(0, np.int64)), contested
 
 
-def _spare(claims: Claims, contested: int, labels: Labels, voxels: Int, times: Int) -> Settled:
+@dataclass(frozen=True)
+class _Others:
+    """Settled rows that are not free voxels."""
+
+    row: Int
+    t: Int
+    old: Labels
+    size: Int
+    swallowed: Bool
+
+
+def _no_others() -> _Others:
+    none = np.zeros(0, np.int64)
+    return _Others(none, none, none.astype(np.uint64), none, none > 0)
+
+
+def _no_fills() -> Fills:
+    none = np.zeros(0, np.int64)
+    return Fills(none, none, none, none, none, none.astype(np.uint64))
+
+
+def _joined(parts: list[_Columns], kind: type[_Columns], empty: _Columns) -> _Columns:
+    """Parts as one, column by column; `parts` is empty afterwards, so that nothing is held twice."""
+    names = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    columns = [[getattr(part, name) for part in (empty, *parts)] for name in names]
+    parts.clear()
+    return kind(*(np.concatenate(columns.pop(0)) for _ in names))
+
+
+def _spare(fills: Fills, others: _Others, contested: int, labels: Labels, voxels: Int, times: Int) -> Settled:
     """Name the ids that are gone, and give neighbours that would be gone their voxels back."""
-    keep = np.ones(len(claims), bool)
+    keep = np.ones(len(fills.t), bool)
     lost, spared = [np.zeros((0, 2), np.uint64)], [np.zeros((0, 2), np.uint64)]
-    for t in np.unique(claims.t).tolist():
+    for t in np.unique(others.t).tolist():
         here = slice(*np.searchsorted(times, [t, t + 1]))
-        taken = np.flatnonzero((claims.t == t) & (claims.why != FREE))
-        names, index = np.unique(claims.old[taken], return_inverse=True)
-        counts = np.bincount(index, claims.size[taken], len(names)).astype(np.int64)
+        own = slice(*np.searchsorted(others.t, [t, t + 1]))
+        names, index = np.unique(others.old[own], return_inverse=True)
+        counts = np.bincount(index, others.size[own], len(names)).astype(np.int64)
         gone = counts == _lookup(names, labels[here], voxels[here])
         swallowed = np.zeros(len(names), bool)
-        swallowed[index[claims.why[taken] == SWALLOWED]] = True
-        keep[taken[(gone & swallowed)[index]]] = False
+        swallowed[index[others.swallowed[own]]] = True
+        keep[others.row[own][(gone & swallowed)[index]]] = False
         at = np.full(len(names), t, np.uint64)
         lost.append(np.stack([at, names], axis=1)[gone & ~swallowed])
         spared.append(np.stack([at, names], axis=1)[gone & swallowed])
-    return Settled(claims.take(keep), contested, np.concatenate(lost), np.concatenate(spared))
+    if not keep.all():
+        fills = Fills(*(getattr(fills, each.name)[keep] for each in fields(Fills)))
+    return Settled(fills, contested, np.concatenate(lost), np.concatenate(spared))
 
 
 def _lookup(names: Labels, labels: Labels, values: Int) -> Int:
