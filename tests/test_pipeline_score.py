@@ -15,8 +15,11 @@ from overseg.measure import generate_tissue, simulate_splits
 from overseg.model import load
 from overseg.model.features import FULL, MOMENTS, PAPER, moments_features
 from overseg.pipeline import distances, firststage
+from overseg.pipeline import score as scoring
 from overseg.pipeline.candidates import find_candidates
+from overseg.pipeline.decide import decide
 from overseg.pipeline.distances import ALL, REACH, distance_rows, looks
+from overseg.pipeline.lazy import Limits
 from overseg.pipeline.score import score
 from overseg.settings import RunSettings, Settings
 from overseg.volume import open_volume
@@ -67,6 +70,23 @@ def feature(scores, name):
         [np.empty((0, len(scores.features.names))), *(b() for b in scores.features.blocks)]
     )
     return values[:, scores.features.names.index(name)]
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Nothing counts as certain: every distance that is wanted is worked out."""
+    monkeypatch.setattr(scoring, "ranked", lambda candidates, p, limits: np.zeros(len(candidates), bool))
+
+
+def listening(weight):
+    """The shipped model, with a second stage that makes much of distances."""
+    model = load()
+    head = model.head("full")
+    first = head.weights[0].copy()
+    noise = np.random.default_rng(0).normal(size=(len(FULL) - len(MOMENTS), first.shape[1]))
+    first[len(MOMENTS) :] += weight * noise
+    heads = {**model.heads, "full": replace(head, weights=(first, *head.weights[1:]))}
+    return replace(model, heads=heads, digest=f"listening {weight}")
 
 
 def test_distances_through_the_gap_are_exact(broken, tables):
@@ -123,6 +143,34 @@ def test_published_features_by_hand(broken):
         assert 0 <= values[i, -1] <= 1
 
 
+@pytest.mark.parametrize("emd", ["undecided", "all"])
+@pytest.mark.parametrize("weight", [0.0, 0.01, 0.1, 1.0])
+def test_what_is_certain_without_distances_is_decided_as_with_them(monkeypatch, scored, tables, emd, weight):
+    settings, model = Settings(emd=emd), listening(weight)
+    limits = Limits.of(model, settings)
+    lazy = scored(settings, model)
+    monkeypatch.setattr(scoring, "ranked", lambda candidates, p, limits: np.zeros(len(candidates), bool))
+    eager = scored(settings, model, folder="eager")
+
+    def decided(scores):
+        found = decide(
+            *tables,
+            scores.p,
+            threshold=limits.threshold,
+            review_from=limits.review_from,
+            out_of_range=scores.out_of_range,
+            cut=np.zeros(0, np.uint64),
+        )
+        return found.decision.tolist(), found.reason.tolist()
+
+    assert decided(lazy) == decided(eager)
+    spared = lazy.stage == "bounds"
+    assert np.array_equal(lazy.p[~spared], eager.p[~spared])
+    assert (np.isnan(feature(lazy, FULL[-1])) & (eager.stage == "full")).tolist() == spared.tolist()
+    assert spared.any() if weight == 0.0 else (eager.stage != "bounds").all()
+
+
+@pytest.mark.usefixtures("eager")
 def test_the_second_stage_is_asked_where_the_first_is_unsure(scored, tables):
     model = load()
     found = scored(Settings(), model)
@@ -141,16 +189,20 @@ def test_the_second_stage_is_asked_where_the_first_is_unsure(scored, tables):
 
 
 def test_batches_change_nothing(monkeypatch, scored):
-    whole = scored(Settings(emd="all"), load())
+    model = listening(0.1)
+    whole = scored(Settings(emd="all"), model)
+    assert {"full", "bounds"} == set(whole.stage.tolist())
     monkeypatch.setattr(distances, "_BATCH_ROWS", 3)
     monkeypatch.setattr(firststage, "_BATCH", 7)
     monkeypatch.setattr(firststage, "_BATCH_ROWS", 100)
-    parts = scored(Settings(emd="all"), load(), folder="again")
+    parts = scored(Settings(emd="all"), model, folder="again")
     assert np.array_equal(whole.p, parts.p)
+    assert whole.stage.tolist() == parts.stage.tolist()
     for name in FULL:
         assert np.array_equal(feature(whole, name), feature(parts, name), equal_nan=True)
 
 
+@pytest.mark.usefixtures("eager")
 def test_what_an_earlier_run_left_is_used(monkeypatch, scored):
     before = scored(Settings(emd="all"), load())
     monkeypatch.setattr(distances, "distance_rows", None)

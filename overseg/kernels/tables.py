@@ -193,3 +193,9 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.a)
+
+    def take(self, rows: Int | Bool) -> Candidates:
+        """Some of the candidates."""
+        numbers = np.arange(len(self))[rows]
+        columns = {each.name: getattr(self, each.name)[rows] for each in fields(self) if each.name != "noise"}
+        return Candidates(**columns, noise=tuple(self.noise[row] for row in numbers.tolist()))

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from overseg.kernels.tables import Bool, Candidates, Int, Layers
+from overseg.kernels.tables import Bool, Candidates, Int, Layers, LayerTable
 from overseg.model.features import moments_features
 from overseg.model.mlp import Head
 from overseg.pipeline.distances import looks
+from overseg.pipeline.lazy import Certainty, Limits, foresee
 from overseg.pipeline.sections import Sections, write_sections
 
 Float = npt.NDArray[np.float64]
@@ -46,6 +47,10 @@ class First:
         For whom the second stage is: all, those that the head is unsure of, or nobody.
     reach : int
         Pairs of layers within a part that the second stage looks at.
+    second : Head or None
+        Of the second stage, where what is certain beforehand need not be measured.
+    limits : Limits
+        Between the decisions.
     """
 
     candidates: str
@@ -54,6 +59,8 @@ class First:
     head: Head | None
     wanted: Wanted
     reach: int
+    second: Head | None
+    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Firsts:
         Those that the second stage is wanted for, as numbers within the batch.
     boxes : ndarray of int64, shape (k, 6)
         Where it has to look; see `overseg.pipeline.distances.Look`.
+    certain, low, high, middle, strange : ndarray, shape (k,)
+        What the second stage can only say; see `overseg.pipeline.lazy.Certainty`.
     """
 
     features: Float
@@ -76,6 +85,11 @@ class Firsts:
     out_of_range: Bool
     rows: Int
     boxes: Int
+    certain: Bool
+    low: Float
+    high: Float
+    middle: Float
+    strange: Bool
 
     @classmethod
     def load(cls, path: str | Path) -> Firsts:
@@ -141,6 +155,16 @@ def first_task(first: First, start: int, stop: int, path: str) -> dict[str, Any]
     if first.wanted == "none":
         rows = rows[:0]
     boxes = np.array([look.box for look in looks(candidates, layers, rows, first.reach)], np.int64)
-    found = Firsts(features, p, strange, rows, boxes.reshape(-1, 6))
+    known = _foreseen(first, candidates, layers, features, rows)
+    found = Firsts(features, p, strange, rows, boxes.reshape(-1, 6), **vars(known))
     write_sections(Path(path), vars(found))
     return {"path": path}
+
+
+def _foreseen(
+    first: First, candidates: Candidates, layers: LayerTable, features: Float, rows: Int
+) -> Certainty:
+    if first.second is None:
+        return Certainty.none(len(rows))
+    wanted = candidates.take(rows)
+    return foresee(first.second, wanted, layers, features[rows], first.voxel_size, first.reach, first.limits)

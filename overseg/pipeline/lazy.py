@@ -8,6 +8,7 @@ decisions are those of the second stage, by construction.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,10 @@ from overseg.model.bounds import distance_bounds
 from overseg.model.features import MOMENTS
 from overseg.model.intervals import Interval, probability_between
 from overseg.model.mlp import Head
+
+if TYPE_CHECKING:
+    from overseg.model import Model
+    from overseg.settings import Settings
 
 Float = npt.NDArray[np.float64]
 
@@ -33,6 +38,58 @@ class Limits:
 
     threshold: float
     review_from: float
+
+    @classmethod
+    def of(cls, model: Model, settings: Settings) -> Limits:
+        """Those in force: the published method has no review."""
+        threshold = model.threshold if settings.threshold is None else settings.threshold
+        published = settings.preset == "paper"
+        return cls(threshold, threshold if published else min(model.review_from, threshold))
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """What the second stage can only say of some candidates, whatever their distances are.
+
+    Attributes
+    ----------
+    certain : ndarray of bool, shape (k,)
+        One and the same decision.
+    low, high : ndarray of float64, shape (k,)
+        Bounds of the probability.
+    middle : ndarray of float64, shape (k,)
+        Probability with all features half way between their bounds.
+    strange : ndarray of bool, shape (k,)
+        Whether these features are far outside the training range.
+    """
+
+    certain: Bool
+    low: Float
+    high: Float
+    middle: Float
+    strange: Bool
+
+    @classmethod
+    def none(cls, n: int) -> Certainty:
+        """Of `n` candidates of which nothing is known beforehand."""
+        no, low = np.zeros(n, bool), np.zeros(n)
+        return cls(no, low, np.ones(n), np.full(n, np.nan), no)
+
+
+def foresee(
+    head: Head,
+    candidates: Candidates,
+    layers: LayerTable,
+    moments: Float,
+    voxel_size: tuple[float, float, float],
+    reach: int,
+    limits: Limits,
+) -> Certainty:
+    """Bound the second stage's word on some candidates; see `bounded` and `certain` for the parameters."""
+    features = bounded(candidates, layers, moments, voxel_size, reach)
+    same, p = certain(head, features, limits)
+    middle = 0.5 * (features.low + features.high)
+    return Certainty(same, p.low, p.high, head.probability(middle), head.out_of_range(middle))
 
 
 def bounded(

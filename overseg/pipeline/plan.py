@@ -29,6 +29,7 @@ from overseg.pipeline import fills as filling
 from overseg.pipeline import scan as scanning
 from overseg.pipeline.assemble import Judged, put_together
 from overseg.pipeline.decide import Guard, decide
+from overseg.pipeline.lazy import Limits
 from overseg.pipeline.parts import TimePoint, reconcile
 from overseg.pipeline.plandata import PlanData
 from overseg.pipeline.reconcile import Box
@@ -241,13 +242,13 @@ def _judge(
         )
     with clock("decide"):
         published = settings.preset == "paper"
-        threshold = model.threshold if settings.threshold is None else settings.threshold
+        limits = Limits.of(model, settings)
         verdicts = decide(
             candidates,
             found.layers,
             scores.p,
-            threshold=threshold,
-            review_from=threshold if published else min(model.review_from, threshold),
+            threshold=limits.threshold,
+            review_from=limits.review_from,
             out_of_range=scores.out_of_range & (not published),
             cut=found.cut(),
             guard=None if published else Guard(),
