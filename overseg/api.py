@@ -257,7 +257,13 @@ def undo(
     run = _run_only(options)
     with _executor(run, client, _tasks_hint(int(made.data.units.touched.sum()))) as executor:
         result = run_undo(
-            folder, run, only_unchanged=only_unchanged, executor=executor, progress=progress, volume=volume
+            folder,
+            run,
+            only_unchanged=only_unchanged,
+            executor=executor,
+            progress=progress,
+            volume=volume,
+            plan=made.data,
         )
         peak = executor.peak_rss_bytes
     spent = (("undo", round(result.seconds, 4)),)
@@ -312,7 +318,7 @@ def _apply(
 
     data = read_plan(folder)
     with _executor(run, client, _tasks_hint(int(data.units.touched.sum()))) as executor:
-        result = run_apply(folder, run, executor, progress=progress, volume=volume)
+        result = run_apply(folder, run, executor, progress=progress, volume=volume, plan=data)
         peak = executor.peak_rss_bytes
     return Plan(folder, data, result.units_rewritten, peak, "applied", (("apply", round(result.seconds, 4)),))
 

@@ -78,6 +78,7 @@ def apply(
     *,
     progress: Progress | None = None,
     volume: Volume | None = None,
+    plan: PlanData | None = None,
 ) -> Result:
     """Write a plan's corrections into its volume; after an interruption, go on.
 
@@ -93,6 +94,8 @@ def apply(
         Called as ``progress(step, done, total)``.
     volume : Volume, optional
         Where the plan's volume is now, if not where the plan says.
+    plan : PlanData, optional
+        What `read_plan` gave for the folder; read now when not given.
 
     Returns
     -------
@@ -114,7 +117,7 @@ def apply(
     """
     start = time.monotonic()
     folder = Path(folder).resolve()
-    plan = read_plan(folder)
+    plan = read_plan(folder) if plan is None else plan
     volume = open_plan_volume(plan, volume)
     check_journal_writable(folder)
     volume.check_writable()

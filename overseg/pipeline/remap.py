@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Voxels = npt.NDArray[np.integer[Any]]
 _NONE = np.zeros(0, np.int64)
+_GROUPS = 16  # row groups of fills that a process keeps: 50 MB at most
 
 
 @dataclass(frozen=True)
@@ -207,31 +209,35 @@ def load_edits(folder: str, plan_hash: str, volume: Volume, level: int, units: S
     folder : str
         The plan folder, whose tables were checked before (`read_plan`).
     plan_hash : str
-        The plan's hash: the merges are kept in memory under it.
+        The plan's hash: merges, and the fills read last, are kept in memory under it.
     volume : Volume
     level : int
     units : sequence of int
         Units of `level` that are worked on together.
     """
-    import pyarrow.parquet as pq
-
     spans = [unit_maps(volume, level, unit) for unit in units]
     times = [volume.grid(level).times(unit) for unit in units]
-    wanted = [("t", ">=", min(t.start for t in times)), ("t", "<", max(t.stop for t in times))]
-    for axis, (low, high) in enumerate((("z", "z"), ("y", "y"), ("x1", "x0"))):
-        inclusive = ">" if low == "x1" else ">="
-        wanted.append((low, inclusive, int(min(span[axis][0] for span in spans))))
-        wanted.append((high, "<=", int(max(span[axis][-1] for span in spans))))
-    path = Path(folder) / "plan" / "fills.parquet"
-    try:
-        fills = fills_of(pq.read_table(path, filters=wanted, use_threads=False))
-    except (OSError, ValueError) as error:
-        raise PlanError(
-            f"the plan's fills cannot be read: {error}",
-            where=str(path),
-            remedy="restore the plan folder, then run the same command again",
-        ) from error
-    return Edits(_merges(folder, plan_hash), fills, _region(folder, plan_hash))
+    box = [(min(t.start for t in times), max(t.stop for t in times) - 1)]
+    box += [
+        (min(int(span[axis][0]) for span in spans), max(int(span[axis][-1]) for span in spans))
+        for axis in range(3)
+    ]
+    parts = [
+        _within(_fills(folder, plan_hash, group), box)
+        for group, places in enumerate(_places(folder, plan_hash))
+        if all(low <= last and first <= high for (low, high), (first, last) in zip(places, box, strict=True))
+    ]
+    parts = parts or [Fills(_NONE, _NONE, _NONE, _NONE, _NONE, _NONE.astype(np.uint64))]
+    columns = ([getattr(part, name) for part in parts] for name in vars(parts[0]))
+    return Edits(_merges(folder, plan_hash), Fills(*map(np.concatenate, columns)), _region(folder, plan_hash))
+
+
+def _within(fills: Fills, box: Sequence[tuple[int, int]]) -> Fills:
+    """Those that meet a box: first and last time point, layer, row and column."""
+    (t0, t1), (z0, z1), (y0, y1), (x0, x1) = box
+    rows = (fills.t >= t0) & (fills.t <= t1) & (fills.z >= z0) & (fills.z <= z1)
+    rows &= (fills.y >= y0) & (fills.y <= y1) & (fills.x1 > x0) & (fills.x0 <= x1)
+    return Fills(*(column[rows] for column in vars(fills).values()))
 
 
 @functools.lru_cache(maxsize=2)
@@ -245,3 +251,44 @@ def _merges(folder: str, plan_hash: str) -> Merges:
     import pyarrow.parquet as pq
 
     return merges_of(pq.read_table(Path(folder) / "plan" / "merges.parquet", use_threads=False))
+
+
+@functools.lru_cache(maxsize=2)
+def _places(folder: str, plan_hash: str) -> list[list[tuple[int, int]]]:
+    """Of each row group of the fills: the least and the greatest t, z and y, and all of x."""
+    import pyarrow.parquet as pq
+
+    with _readable(folder):
+        meta = pq.read_metadata(_path(folder))
+        columns = [meta.schema.names.index(name) for name in ("t", "z", "y")]
+        places = []
+        for group in map(meta.row_group, range(meta.num_row_groups)):
+            facts = [group.column(column).statistics for column in columns if group.num_rows]
+            spans = [(fact.min, fact.max) for fact in facts] or [(0, -1)] * 3
+            places.append([*spans, (0, np.iinfo(np.int64).max)])
+        return places
+
+
+@functools.lru_cache(maxsize=_GROUPS)
+def _fills(folder: str, plan_hash: str, group: int) -> Fills:
+    """One row group of the fills. Neighbouring tasks want the same ones."""
+    import pyarrow.parquet as pq
+
+    with _readable(folder), pq.ParquetFile(_path(folder)) as file:
+        return fills_of(file.read_row_group(group, use_threads=False))
+
+
+def _path(folder: str) -> Path:
+    return Path(folder) / "plan" / "fills.parquet"
+
+
+@contextmanager
+def _readable(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise PlanError(
+            f"the plan's fills cannot be read: {error}",
+            where=str(_path(folder)),
+            remedy="restore the plan folder, then run the same command again",
+        ) from error

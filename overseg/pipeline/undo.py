@@ -40,6 +40,7 @@ def undo(
     executor: Executor | None = None,
     progress: Progress | None = None,
     volume: Volume | None = None,
+    plan: PlanData | None = None,
 ) -> Result:
     """Restore every voxel, attribute and metadata file that a plan changed.
 
@@ -59,6 +60,8 @@ def undo(
         Called as ``progress(step, done, total)``.
     volume : Volume, optional
         Where the volume is now, if not where the plan says: it was moved, or is a copy.
+    plan : PlanData, optional
+        What `read_plan` gave for the folder; read now when not given.
 
     Returns
     -------
@@ -78,7 +81,7 @@ def undo(
     """
     start = time.monotonic()
     folder = Path(folder).resolve()
-    plan = read_plan(folder)
+    plan = read_plan(folder) if plan is None else plan
     volume = open_plan_volume(plan, volume)
     volume.check_writable()
     with locked(volume, break_lock=run.break_lock) as lock:

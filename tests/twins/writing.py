@@ -110,7 +110,8 @@ def plan_for(volume: Volume, folder: Path, merges: Merges, fills: Fills, **chang
     none = np.zeros(0, np.int64)
     names = ("t", "a", "b", "z", "gap", "overlap", "area_a", "area_b")
     columns: dict[str, Any] = {name: none.astype(np.uint64) if name in "ab" else none for name in names}
-    columns.update({name: np.array([], "U1") for name in ("kind", "decision", "reason")})
+    columns.update({name: np.array([], "U1") for name in ("kind", "stage", "decision", "reason")})
+    columns["p"] = none.astype(np.float64)
     facts = {
         "location": volume.location,
         "axes": list(volume.axes),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from twins.writing import contents, edits, plan_for, store, tissue, truth
 
 from overseg.cluster.executor import InlineExecutor
 from overseg.pipeline.apply import apply
+from overseg.pipeline.remap import load_edits
 from overseg.pipeline.undo import undo
 from overseg.pipeline.verify import verify
 from overseg.settings import RunSettings
@@ -79,3 +81,22 @@ def test_a_volume_behind_a_url(tmp_path: Path) -> None:
     after = {key: bytes(value.getvalue()) for key, value in objects.items() if ".overseg" not in key}
     assert after == before
     objects.clear()
+
+
+def test_fills_in_many_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overseg.pipeline.planfile._ROWS_PER_GROUP", 5)
+    data = tissue(SHAPE).astype(np.uint32)
+    merges, fills = edits(SHAPE)
+    volume = store(tmp_path / "tissue.zarr", data, (6, 9, 8))
+    folder = tmp_path / "tissue.overseg"
+    plan = plan_for(volume, folder, merges, fills)
+    assert pq.read_metadata(folder / "plan" / "fills.parquet").num_row_groups > 4
+    for unit in range(volume.grid(0).n):
+        found = load_edits(str(folder), plan.hash, volume, 0, [unit]).fills
+        z, y, x = volume.grid(0).box(unit)
+        here = (fills.z >= z.start) & (fills.z < z.stop) & (fills.y >= y.start) & (fills.y < y.stop)
+        here &= (fills.x1 > x.start) & (fills.x0 < x.stop)
+        for name, column in vars(fills).items():
+            np.testing.assert_array_equal(getattr(found, name), column[here])
+    apply(folder, RUN, INLINE)
+    np.testing.assert_array_equal(contents(volume)[0], truth(data, merges, fills))
