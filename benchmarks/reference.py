@@ -236,6 +236,14 @@ def _course(profile: list[float]) -> tuple[float, float, float]:
     return fits[0], fits[1], float(smooth)
 
 
+def transported(one: npt.NDArray[Any], two: npt.NDArray[Any]) -> float:
+    """W1 between two sets of points of equal weight, as anyone would ask POT for it."""
+    import ot
+
+    weights = [np.full(len(points), 1 / len(points)) for points in (one, two)]
+    return float(ot.emd2(*weights, ot.dist(one.astype(float), two.astype(float), metric="euclidean")))
+
+
 def distance(one: Mask, two: Mask, size: Pair) -> float:
     """W1 between two masks, every voxel with every voxel, by POT."""
     import ot

@@ -56,16 +56,17 @@ def table(data: dict[str, Any]) -> list[str]:
     """One line per size, and what became of the splits."""
     lines = [
         "| size | cells | seconds | MB/s | worker peak, MiB | driver + scheduler peak, MiB | tasks | "
-        "scan tables, MB | journal, MB | units rewritten | merges ÷ (tile alone × tiles) | "
+        "partitions | scan tables, MB | journal, MB | units rewritten | merges ÷ (tile alone × tiles) | "
         "splits joined | other cells merged |",
-        "|---" * 13 + "|",
+        "|---" * 14 + "|",
     ]
     for row in data["rows"]:
         found, expected = row["outcome"], data["alone"]["merges"] * row["tiles"]
         lines.append(
             f"| {row['size']} | {row['counts']['cells']:,} | {row['seconds']:.1f} | {speed(row):,.0f} | "
             f"{row['peak']['worker'] / 2**20:,.0f} | {row['peak']['driver'] / 2**20:,.0f} | "
-            f"{sum(row['tasks'].values()):,} | {row['bytes']['run/scan'] / 1e6:,.1f} | "
+            f"{sum(row['tasks'].values()):,} | {row['tasks'].get('reconcile', 1)} | "
+            f"{row['bytes']['run/scan'] / 1e6:,.1f} | "
             f"{row['bytes']['run/journal'] / 1e6:,.1f} | "
             f"{row['rewritten']:,} of {row['counts']['units_total']:,} | "
             f"{found['merges']:,} ÷ {expected:,} | {found['joined']:,} of {found['splits']:,} | "

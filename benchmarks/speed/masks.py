@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.speed import tiles
+from overseg.kernels.transport import Points, mask_points
 
 Mask = npt.NDArray[np.bool_]
 
@@ -30,6 +31,11 @@ class MaskPair:
     lag: int
     one: Mask
     two: Mask
+
+    @property
+    def points(self) -> tuple[Points, Points]:
+        """Voxels (y, x) of both."""
+        return mask_points(self.one), mask_points(self.two)
 
 
 def pairs(per_volume: int) -> list[MaskPair]:

@@ -11,10 +11,10 @@ DRIVER = 64 * 2**30
 #: A step's tasks, by the names that the executor knows; a step without any runs in the driver.
 _TASKS = {
     "scan": ("scan", "seam"),
-    "reconcile": ("reconcile", "candidates", "join"),
-    "score": ("distances", "score"),
-    "fill": ("fill", "settle"),
-    "apply": ("check", "write"),
+    "reconcile": ("reconcile", "candidates"),
+    "score": ("score", "distances"),
+    "fill": ("fill",),
+    "apply": ("stamps", "check", "write"),
 }
 #: Steps that read or write all voxels; the others go with the cells.
 _BY_VOXELS = ("scan", "apply")

@@ -48,6 +48,7 @@ def figures(found: dict[str, dict[str, Any]]) -> dict[str, float]:
 def tables(found: dict[str, dict[str, Any]]) -> str:
     """The generated part of the page."""
     lines = ["## What is to be reached, and what was", "", *reach.table(figures(found)), ""]
+    lines += [*dict.fromkeys(_machine(result) for result in found.values()), ""]
     for name, result in found.items():
         lines += [f"## {TITLES[name]}", "", *_module(name).table(result["data"]), "", _made(result), ""]
     if "growth" in found:
@@ -72,15 +73,22 @@ def _module(name: str) -> Any:
     return import_module(f"benchmarks.speed.{name}")
 
 
-def _made(result: dict[str, Any]) -> str:
+def _machine(result: dict[str, Any]) -> str:
     machine = result["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    return (
+        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; "
+        f"{machine['system']}; Python {machine['python']}; {packages}."
+    )
+
+
+def _made(result: dict[str, Any]) -> str:
+    machine = result["machine"]
     changed = " with uncommitted changes" if machine["uncommitted"] else ""
     small = "A SMALL RUN, good for nothing but a look. " if result["small"] else ""
     return (
-        f"<sub>{small}`{result['command']}`, {machine['date'][:10]}, commit {machine['commit']}{changed}; "
-        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, load before "
-        f"{machine['load_before']}; {machine['system']}; Python {machine['python']}; {packages}.</sub>"
+        f"<sub>{small}`{result['command']}`, {result['took']:.0f} s, {machine['date'][:16]}, commit "
+        f"{machine['commit']}{changed}, load before {machine['load_before']}</sub>"
     )
 
 

@@ -82,7 +82,7 @@ def _layers(labels: npt.NDArray[Any], label: int) -> Layers:
 def _seconds(pairs: list[tuple[Any, Any]]) -> float:
     begin = time.process_time()
     for one, two in pairs:
-        reference.distance(one, two, (1.0, 1.0))
+        reference.transported(np.argwhere(one), np.argwhere(two))
     return time.process_time() - begin
 
 
