@@ -35,6 +35,9 @@ COST_BITS = 61
 MOST_PER_SOURCE = 64
 """Arcs that a source brings to the short list at first."""
 
+WINDOW = 2048
+"""Arcs that are priced before the best of them enter."""
+
 NEAR_BEST = 4
 """An arc enters while its reduced cost is at least the best one's over this."""
 
@@ -190,13 +193,15 @@ def nearest(y: float, x: float, ty: Float, tx: Float, left: Whole, among: Whole)
 
 
 @_kernel  # type: ignore[untyped-decorator]
-def candidates(pi: Whole, source: Index, sink: Index, cost: Whole, picked: Whole) -> tuple[int, np.int64]:
+def candidates(
+    pi: Whole, source: Index, sink: Index, cost: Whole, at: int, end: int, picked: Whole
+) -> tuple[int, np.int64]:
     """The best arc of each source if its reduced cost is below zero: how many, and the least cost."""
-    found, least, e, n = 0, np.int64(0), 0, source.size
-    while e < n:
+    found, least, e = 0, np.int64(0), at
+    while e < end:
         i = source[e]
         u, low, best = pi[i], np.int64(0), -1
-        while e < n and source[e] == i:
+        while e < end and source[e] == i:
             reduced = cost[e] + pi[sink[e]] - u
             if reduced < low:
                 low, best = reduced, e
@@ -212,17 +217,20 @@ def candidates(pi: Whole, source: Index, sink: Index, cost: Whole, picked: Whole
 def improve(tree: Index, flow: Whole, pi: Whole, rows: int, source: Index, sink: Index, cost: Whole) -> None:
     """Pivot until no arc of the list has a reduced cost below zero.
 
-    Each sweep picks the best arc of every source; of these enter the ones that, when their turn comes, are
-    still near to the best of all.
+    Window by window the best arc of every source is picked; of these enter the ones that, when their turn
+    comes, are still near to the best of all.
     """
-    spare, picked = np.empty(pi.size, np.uint32), np.empty(source.size, np.int64)
-    found, least = candidates(pi, source, sink, cost, picked)
-    while found > 0:
+    spare, picked = np.empty(pi.size, np.uint32), np.empty(WINDOW, np.int64)
+    n, at, quiet = source.size, 0, 0
+    while quiet < n:
+        end = min(at + WINDOW, n)
+        found, least = candidates(pi, source, sink, cost, at, end, picked)
+        quiet = 0 if found > 0 else quiet + end - at
         for e in picked[:found]:
             reduced = cost[e] - pi[source[e]] + pi[sink[e]]
             if NEAR_BEST * reduced <= least:
                 pivot(tree, flow, pi, rows, source[e], sink[e], reduced, spare)
-        found, least = candidates(pi, source, sink, cost, picked)
+        at = end if end < n else 0
 
 
 @_kernel  # type: ignore[untyped-decorator]
