@@ -196,6 +196,7 @@ def unit_list(plan: PlanData, level: int, numbers: Sequence[int], journal: Journ
             int(unit),
             table.digest[planned[unit]].tobytes() if unit in planned else None,
             journal.images.get((level, int(unit))),
+            journal.stamps.get((level, int(unit))),
         )
         for unit in numbers
     ]

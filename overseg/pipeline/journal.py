@@ -5,7 +5,8 @@ head with kind, length and checksum, and its payload. Whatever a kill has torn d
 counts for nothing: a unit whose record is not whole was never written. Three kinds of record:
 
 * image: level, unit, digests before and after, and the runs of voxels that change with their old values;
-* done: level, unit, digests before and after, of a unit that was written, or needed no change (then equal);
+* done: level, unit, digests before and after, of a unit that was written, or needed no change (then equal),
+  and the stamp of its stored bytes then, so that an undo need not read it to know that nobody came since;
 * meta: a metadata file's bytes before and after.
 """
 
@@ -95,11 +96,14 @@ class Journal:
         Digests before and after by (level, unit), of units that are through; equal for unchanged ones.
     metas : list of Meta
         In the order of writing, within each segment.
+    stamps : dict
+        What the store said of a unit's bytes once they were written, by (level, unit), where it could.
     """
 
     images: dict[Key, Image] = field(default_factory=dict)
     done: dict[Key, tuple[bytes, bytes]] = field(default_factory=dict)
     metas: list[Meta] = field(default_factory=list)
+    stamps: dict[Key, str] = field(default_factory=dict)
 
     def lost(self) -> list[Key]:
         """Units that were written and whose before-image is not here: the journal was damaged since."""
@@ -142,9 +146,9 @@ class Segment:
         """Append a unit's before-image; on the disk after the next `sync`. Raises `StorageError`."""
         self._append(_IMAGE, _UNIT.pack(level, unit, before, after) + _pack(runs))
 
-    def done(self, level: int, unit: int, before: bytes, after: bytes) -> None:
+    def done(self, level: int, unit: int, before: bytes, after: bytes, stamp: str | None = None) -> None:
         """Note that a unit is through; on the disk after the next `sync`."""
-        self._append(_DONE, _UNIT.pack(level, unit, before, after))
+        self._append(_DONE, _UNIT.pack(level, unit, before, after) + (stamp or "").encode())
 
     def meta(self, meta: Meta) -> None:
         """Append a metadata file's bytes before and after, onto the disk. Raises `StorageError`."""
@@ -190,6 +194,8 @@ def read_journal(folder: Path) -> Journal:
             level, unit, before, after = _UNIT.unpack_from(payload)
             if kind == _DONE:
                 journal.done.setdefault((level, unit), (before, after))
+                if len(payload) > _UNIT.size:
+                    journal.stamps[level, unit] = payload[_UNIT.size :].decode()
             else:
                 image = Image(level, unit, before, after, segment.name, offset, len(payload))
                 journal.images.setdefault((level, unit), image)

@@ -70,11 +70,14 @@ class Unit:
         Digest in the plan, where the plan has one.
     image : Image or None
         Its record in the journal, where there is one.
+    stamp : str or None
+        What the store said of it when it was written, where the journal knows.
     """
 
     unit: int
     planned: bytes | None
     image: Image | None
+    stamp: str | None = None
 
 
 def batches(volume: Volume, level: int, units: Sequence[Unit]) -> Iterator[tuple[str, tuple[Unit, ...]]]:
@@ -181,7 +184,7 @@ def write(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
         for unit, data, before, after in ready:
             job.lock.check()
             volume.write_unit(unit, data, level)
-            segment.done(level, unit, before, after)
+            segment.done(level, unit, before, after, volume.unit_stamp(unit, level))
         segment.sync()
     return {"written": len(ready), "voxels": voxels}
 
@@ -196,6 +199,10 @@ def look(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
     """
     restore_, changed = [], []
     for each in units:
+        stored = each.stamp if each.image is not None else None
+        if stored is not None and job.volume.unit_stamp(each.unit, level) == stored:
+            restore_.append(each.unit)  # nobody stored it anew since
+            continue
         digest = unit_digest(job.volume.read_unit(each.unit, level))
         if each.image is None:
             if digest != each.planned:
