@@ -56,12 +56,12 @@ def solve(cost: Int) -> tuple[Int, Int, Int]:
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _turn(cost: Int) -> int:
-    # The goal at which to start, for the cheapest round.
+    # The goal at which to start, for the cheapest round, as a quarter of the sources see it.
     n, m = cost.shape
     best, least = 0, np.int64(0)
     for turn in range(m):
         total = np.int64(0)
-        for i in range(n):
+        for i in range(0, n, 4):
             total += cost[i, (turn + i * m // n) % m]
         if turn == 0 or total < least:
             best, least = turn, total

@@ -112,16 +112,16 @@ def _room(
 ) -> tuple[Mask, npt.NDArray[np.uint8]]:
     # Which voxels are own ones, and which of the others are noise or free.
     mine, take = np.zeros(inner.shape, np.bool_), np.zeros(inner.shape, np.uint8)
+    own, why, last = False, 0, inner[0, 0, 0]
     for z in range(inner.shape[0]):
         for y in range(inner.shape[1]):
             for x in range(inner.shape[2]):
                 label = inner[z, y, x]
-                if _among(label, mine_are):
-                    mine[z, y, x] = True
-                elif taking and _among(label, noise):
-                    take[z, y, x] = NOISE
-                elif taking and _among(label, background):
-                    take[z, y, x] = FREE
+                if label != last or z + y + x == 0:
+                    own, why, last = _among(label, mine_are), 0, label
+                    if taking and not own:
+                        why = NOISE if _among(label, noise) else FREE if _among(label, background) else 0
+                mine[z, y, x], take[z, y, x] = own, why
     return mine, take
 
 
@@ -208,11 +208,15 @@ def _covering(here: Labels, mask: Mask) -> tuple[np.uint64, int, int]:
             else:
                 votes_one, votes_two = votes_one - 1, votes_two - 1
     best, covered, held = np.uint64(0), 0, 0
+    area = mask.sum()
     for label in (min(one, two), max(one, two)):
-        everywhere = here == label
-        inside = (everywhere & mask).sum()
-        if 2 * inside >= mask.sum() and inside > covered:
-            best, covered, held = label, inside, everywhere.sum()
+        inside, everywhere = 0, 0
+        for y in range(here.shape[0]):
+            for x in range(here.shape[1]):
+                everywhere += here[y, x] == label
+                inside += (here[y, x] == label) & mask[y, x]
+        if 2 * inside >= area and inside > covered:
+            best, covered, held = label, inside, everywhere
     return best, covered, held
 
 
@@ -232,9 +236,20 @@ def _outlined(mask: Mask, take: npt.NDArray[np.uint8], mine: Mask, open_edges: E
         piece = number == best
         if thin:
             piece = piece | (_dilated(piece) & room & mask)
-        if 2 * (piece & mask).sum() >= (piece | mask).sum() and _bounded(piece, open_edges):
+        if _agree(piece, mask) and _bounded(piece, open_edges):
             return piece | mine  # type: ignore[no-any-return]
     return mask | mine
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _agree(piece: Mask, mask: Mask) -> bool:
+    # Whether they share at least half of what they cover together.
+    shared, together = 0, 0
+    for y in range(mask.shape[0]):
+        for x in range(mask.shape[1]):
+            shared += piece[y, x] & mask[y, x]
+            together += piece[y, x] | mask[y, x]
+    return 2 * shared >= together
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -274,7 +289,9 @@ def _dilated(piece: Mask) -> Mask:
     for y in range(height):
         for x in range(width):
             if piece[y, x]:
-                out[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = True
+                for v in range(max(y - 1, 0), min(y + 2, height)):
+                    for u in range(max(x - 1, 0), min(x + 2, width)):
+                        out[v, u] = True
     return out
 
 

@@ -174,28 +174,25 @@ def pieces(mask: Mask, diagonal: bool) -> tuple[Int, int]:
     n : int
     """
     height, width = mask.shape
-    number = np.zeros((height, width), np.int64)
-    stack = np.empty((height * width, 2), np.int64)
+    there = np.zeros((height + 2, width + 2), np.bool_)
+    there[1:-1, 1:-1] = mask
+    row, inside = width + 2, there.ravel()
+    near = np.array([-1, 1, -row, row, -row - 1, -row + 1, row - 1, row + 1])[: 8 if diagonal else 4]
+    number, stack = np.zeros(inside.size, np.int64), np.empty(inside.size, np.int64)
     n = 0
-    for y0 in range(height):
-        for x0 in range(width):
-            if not mask[y0, x0] or number[y0, x0] != 0:
-                continue
-            n += 1
-            number[y0, x0] = n
-            stack[0, 0], stack[0, 1] = y0, x0
-            size = 1
-            while size > 0:
-                size -= 1
-                y, x = stack[size, 0], stack[size, 1]
-                for v in range(max(y - 1, 0), min(y + 2, height)):
-                    for u in range(max(x - 1, 0), min(x + 2, width)):
-                        near = diagonal or v == y or u == x
-                        if near and mask[v, u] and number[v, u] == 0:
-                            number[v, u] = n
-                            stack[size, 0], stack[size, 1] = v, u
-                            size += 1
-    return number, n
+    for first in range(row, inside.size - row):
+        if not inside[first] or number[first] != 0:
+            continue
+        n += 1
+        number[first], stack[0], size = n, first, 1
+        while size > 0:
+            size -= 1
+            at = stack[size]
+            for step in near:
+                if inside[at + step] and number[at + step] == 0:
+                    number[at + step], stack[size] = n, at + step
+                    size += 1
+    return number.reshape(there.shape)[1:-1, 1:-1].copy(), n
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -227,24 +224,27 @@ def squared_depth(mask: Mask) -> Int:
     line = np.zeros(width + 2, np.int64)  # squared, with the outside at both ends
     apex, begin = np.zeros(width + 2, np.int64), np.zeros(width + 2, np.int64)
     for y in range(height):
+        low, high = width, -1  # the row's part of the mask; the outside on either side of it is near enough
         for x in range(width):
             line[x + 1] = out[y, x] * out[y, x]
+            if mask[y, x]:
+                low, high = min(low, x), x
         last = 0
-        apex[0] = begin[0] = 0
-        for u in range(1, width + 2):
+        apex[0] = begin[0] = low
+        for u in range(low + 1, high + 3):
             while last >= 0 and _parabola(line, apex[last], begin[last]) > _parabola(line, u, begin[last]):
                 last -= 1
             if last < 0:
                 last = 0
-                apex[0], begin[0] = u, 0
+                apex[0], begin[0] = u, low
                 continue
             v = apex[last]
             meet = 1 + (u * u - v * v + line[u] - line[v]) // (2 * (u - v))
-            if meet < width + 2:
+            if meet < high + 3:
                 last += 1
                 apex[last], begin[last] = u, meet
-        for x in range(width + 1, 0, -1):
-            if x <= width:
+        for x in range(high + 2, low, -1):
+            if x <= high + 1:
                 out[y, x - 1] = _parabola(line, apex[last], x)
             if x == begin[last]:
                 last -= 1
