@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import pickle
-import tracemalloc
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -226,16 +227,35 @@ def test_what_does_not_fit_is_split_or_refused(tmp_path: Path) -> None:
         plan_scan(vol, Settings(region="0:65,0:256,0:256"), GIB)
 
 
+_MEASURED = """
+import sys
+from overseg.pipeline.scan import plan_scan, scan_task
+from overseg.settings import Settings
+from overseg.volume import open_volume
+
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+small, large = (open_volume(path) for path in sys.argv[1:3])
+scan_task(small, plan_scan(small, Settings(), 1 << 30)[0], sys.argv[3])
+before = peak()
+for task in plan_scan(large, Settings(), 1 << 30):
+    scan_task(large, task, sys.argv[3])
+sys.stdout.write(str(peak() - before))
+"""
+
+
 def test_the_predicted_peak_holds(tmp_path: Path) -> None:
-    array = np.kron(tissue((16, 40, 50)), np.ones((2, 5, 5), np.uint16)).astype(np.uint64)
-    vol = stored(tmp_path / "v.zarr", array, (8, 100, 125))
-    (task,) = plan_scan(vol, Settings(), GIB)
-    scan_task(vol, task, str(tmp_path))
-    tracemalloc.start()
-    scan_task(vol, task, str(tmp_path))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak <= predicted_peak(task) <= 6 * peak
+    array = np.kron(tissue((16, 80, 100)), np.ones((5, 5, 5), np.uint16)).astype(np.uint64)
+    stored(tmp_path / "small.zarr", array[:4, :8, :8], (4, 8, 8))
+    large = stored(tmp_path / "large.zarr", array, (40, 200, 250))
+    paths = [str(tmp_path / name) for name in ("small.zarr", "large.zarr", "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *paths], capture_output=True, text=True, check=True
+    )
+    predicted = max(map(predicted_peak, plan_scan(large, Settings(), GIB)))
+    assert int(done.stdout) <= predicted <= 3 * int(done.stdout)
 
 
 def test_tasks_cover_the_volume_once(tmp_path: Path) -> None:

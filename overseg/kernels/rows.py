@@ -44,8 +44,9 @@ class PairRows(NamedTuple):
     ----------
     labels : ndarray of uint64, shape (room, 2)
         Upper and lower label.
-    counts : ndarray of int64, shape (room, 3)
-        Layer of the upper one, layers between them, facing columns.
+    counts : ndarray of int64, shape (room, 5)
+        Layer of the upper one (0 where they touch), layers between them, facing columns; of two that touch
+        also the first and the last layer of the upper one where they do.
     slots : ndarray of int64, shape (a power of two,)
     """
 
@@ -82,7 +83,7 @@ def empty_rows(lags: int) -> tuple[LayerRows, PairRows]:
     slots = np.full(2 * _LEAST, -1, np.int64)
     sums = np.empty((_LEAST, len(SUMS) + lags), np.int64)
     layers = LayerRows(np.empty(_LEAST, np.uint64), np.empty(_LEAST, np.int64), sums, slots)
-    return layers, PairRows(np.empty((_LEAST, 2), np.uint64), np.empty((_LEAST, 3), np.int64), slots.copy())
+    return layers, PairRows(np.empty((_LEAST, 2), np.uint64), np.empty((_LEAST, 5), np.int64), slots.copy())
 
 
 @njit(cache=True, nogil=True, _nrt=False)
@@ -142,7 +143,13 @@ def pair_of(labels, counts, slots, ends, above, below, z, gap):  # type: ignore[
         ends[3] += 1
         slots[slot] = row
         labels[row, 0], labels[row, 1] = above, below
-        counts[row, 0], counts[row, 1], counts[row, 2] = z, gap, 0
+        counts[row, 0], counts[row, 1], counts[row, 2], counts[row, 3], counts[row, 4] = (
+            z,
+            gap,
+            0,
+            _FAR,
+            -_FAR,
+        )
     return row
 
 
@@ -208,19 +215,21 @@ def more_pairs(pairs, ends, n):  # type: ignore[no-untyped-def]
     labels, counts = _longer(pairs.labels, n), _longer(pairs.counts, n)
     slots = _slots(len(labels) - ends[2])
     for row in range(ends[2], ends[3]):
-        (a, b), (z, gap, _) = labels[row], counts[row]
-        slots[_pair_slot(labels, counts, slots, ends[2], a, b, z, gap)] = row
+        slot = _pair_slot(
+            labels, counts, slots, ends[2], labels[row, 0], labels[row, 1], counts[row, 0], counts[row, 1]
+        )
+        slots[slot] = row
     return PairRows(labels, counts, slots)
 
 
 @njit(cache=True, nogil=True)
-def more_columns(columns, found, lanes, n):  # type: ignore[no-untyped-def]
+def more_columns(columns, found, n):  # type: ignore[no-untyped-def]
     """Room for `n` more columns, and for as many again as there are."""
     n += found
     labels, where = _longer(columns.labels, n), _longer(columns.where, n)
     slots = _slots(len(labels))
     for i in range(found):
-        _, where[i] = column_slot(labels, slots, columns.multipliers, i, lanes)
+        _, where[i] = column_slot(labels, slots, columns.multipliers, i, labels.shape[1])
         slots[where[i]] = i
     return Columns(columns.multipliers, labels, _longer(columns.voxels, n), where, slots)
 

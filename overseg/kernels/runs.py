@@ -29,7 +29,7 @@ _ONE = np.uint64(1)
 
 
 @njit(cache=True, nogil=True)
-def tally(block, first, split, place, background, highest, layers, pairs, ends):  # type: ignore[no-untyped-def]
+def tally(block, first, split, place, lanes, background, highest, layers, pairs, ends):  # type: ignore[no-untyped-def]
     """Add the layers from `first` on to the rows; earlier layers are what lies above them.
 
     Parameters
@@ -40,6 +40,9 @@ def tally(block, first, split, place, background, highest, layers, pairs, ends):
         What lies above a layer counts only if it is before this one.
     place : tuple of int
         (z, y, x) of the block's first voxel, small enough for moments about (0, 0) to fit int64.
+    lanes : tuple of int
+        0, 1, .. up to the layers that are looked at above each. Its length is compiled in, so that the loops
+        over it are none.
     background : ndarray of uint64
         Labels that are no cells.
     highest : uint64
@@ -58,7 +61,7 @@ def tally(block, first, split, place, background, highest, layers, pairs, ends):
     """
     nz, ny, nx = block.shape
     flat = block.reshape(-1)
-    window = layers.sums.shape[1] - 9
+    window = len(lanes)
     edges = np.empty((window, ny, (nx + 63) // 64), np.uint64)
     recent = np.empty(256, np.int64)
     columns = empty_columns(window)
@@ -77,17 +80,16 @@ def tally(block, first, split, place, background, highest, layers, pairs, ends):
             y = _own(flat, at, y, nx, edges[here], corner, background, highest, sums_of, layers, ends, recent)
             if y < 0:
                 return layers, pairs, False
-        lanes = min(z + 1, window)
         y = found = 0
         while y < ny:
             if found + nx > len(columns.voxels):
-                columns = more_columns(columns, found, lanes, nx)
-            y, found = _columns(flat, at, y, nx, lanes, edges, here, background, columns, found)
+                columns = more_columns(columns, found, nx)
+            y, found = _columns(flat, z, y, nx, lanes, edges, background, columns, found)
         nearest = max(1, z - split + 1)
         i = 0
         while i < found:
-            if ends[3] + lanes > len(pairs.labels):
-                pairs = more_pairs(pairs, ends, lanes)
+            if ends[3] + window > len(pairs.labels):
+                pairs = more_pairs(pairs, ends, window)
             i = _apart(
                 i, found, lanes, nearest, place[0] + z, background, columns, layers, pairs, ends, recent
             )
@@ -169,13 +171,14 @@ def _add_run(sums, row, y, x, stop, sums_of):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _columns(flat, at, y, nx, lanes, edges, here, background, columns, found):  # type: ignore[no-untyped-def]
+def _columns(flat, z, y, nx, lanes, edges, background, columns, found):  # type: ignore[no-untyped-def]
     """Count the columns of labels that are not one label through the window, nor background below.
 
+    A layer above the first one is taken for a copy of the lowest: such a column says nothing of it.
     From row `y` on; returns the row where the table is full, or the number of rows, and the columns so far.
     """
     multipliers, labels, voxels, where, slots = columns
-    window, ny, words = edges.shape
+    _, ny, words = edges.shape
     plane = ny * nx
     some = len(background) > 0
     nothing = background[0] if some else np.uint64(0)
@@ -183,24 +186,22 @@ def _columns(flat, at, y, nx, lanes, edges, here, background, columns, found):  
         for word in range(words):
             x = 64 * word
             n = min(64, nx - x)
-            i = at + y * nx + x
+            i = z * plane + y * nx + x
             odd = np.uint64(0)
-            for lane in range(1, lanes):
-                odd |= differing(flat, i, i - lane * plane, n)
-            if odd == 0:
-                continue
             edge = _ONE
-            for lane in range(lanes):
-                edge |= edges[(here - lane) % window, y, word]
+            for lane in range(len(lanes)):
+                above = lane if lane <= z else 0
+                odd |= differing(flat, i, i - above * plane, n)
+                edge |= edges[(z - above) % len(lanes), y, word]
             odd &= edge
             while odd:
                 k = lowest(odd)
                 odd &= odd - _ONE
                 if some and np.uint64(flat[i + k]) == nothing:
                     continue
-                for lane in range(lanes):
-                    labels[found, lane] = flat[i + k - lane * plane]
-                column, slot = column_slot(labels, slots, multipliers, found, lanes)
+                for lane in range(len(lanes)):
+                    labels[found, lane] = flat[i + k - (lane if lane <= z else 0) * plane]
+                column, slot = column_slot(labels, slots, multipliers, found, len(lanes))
                 if column == found:
                     slots[slot], where[found], voxels[found] = found, slot, 0
                     found += 1
@@ -218,23 +219,24 @@ def _apart(i, found, lanes, nearest, z, background, columns, layers, pairs, ends
     _, labels, voxels, where, slots = columns
     name, zs, sums, row_slots = layers
     pair_labels, pair_counts, pair_slots = pairs
-    while i < found and ends[3] + lanes <= len(pair_labels):
+    while i < found and ends[3] + len(lanes) <= len(pair_labels):
         slots[where[i]] = -1
         label = labels[i, 0]
         if not among(background, label):
             row = row_of(name, zs, sums, row_slots, ends, recent, label, z)
             free = True
-            for lag in range(1, lanes):
+            for lag in range(1, len(lanes)):
                 above = labels[i, lag]
                 if above == label:
                     free = False
                 elif lag >= nearest:
                     sums[row, 9 + lag] += voxels[i]
                     if free and not among(background, above) and _first(labels, i, lag):
-                        pair = pair_of(
-                            pair_labels, pair_counts, pair_slots, ends, above, label, z - lag, lag - 1
-                        )
+                        top = z - lag if lag > 1 else 0
+                        pair = pair_of(pair_labels, pair_counts, pair_slots, ends, above, label, top, lag - 1)
                         pair_counts[pair, 2] += voxels[i]
+                        pair_counts[pair, 3] = min(pair_counts[pair, 3], z - lag)
+                        pair_counts[pair, 4] = max(pair_counts[pair, 4], z - lag)
         i += 1
     return i
 

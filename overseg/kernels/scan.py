@@ -193,6 +193,7 @@ class Scanner:
             first,
             len(block) if split is None else split,
             (place[0], y, x),
+            tuple(range(self._lags + 1)),
             self._background,
             highest,
             self._layers,
@@ -214,17 +215,25 @@ class Scanner:
         ScanTables
             Sorted by key.
         """
-        n, m = self._ends[1], self._ends[3]
-        sums, z = self._layers.sums[:n], self._layers.z[:n]
-        layers = {"label": self._layers.label[:n], "z": z} | dict(zip(SUMS, sums.T, strict=False))
-        for lag in range(1, self._lags + 1):
-            above = z - lag
-            seen = (above >= self._top) & (True if split is None else above < split)
+        n = self._ends[1]
+        sums, z = np.ascontiguousarray(self._layers.sums[:n].T), self._layers.z[:n]
+        layers = {"label": self._layers.label[:n], "z": z} | dict(zip(SUMS, sums, strict=False))
+        for lag, differing in enumerate(sums[len(SUMS) :], 1):
+            seen = (z - lag >= self._top) & (True if split is None else z - lag < split)
             # What differs was counted, being less; the rest of the layer's voxels go on.
-            layers[f"back_{lag}"] = np.where(seen, sums[:, 0] - sums[:, len(SUMS) + lag - 1], 0)
-        (a, b), (upper, gap, overlap) = self._pairs.labels[:m].T, self._pairs.counts[:m].T
-        facing = {"a": a, "b": b, "z": upper, "gap": gap, "overlap": overlap}
-        return ScanTables(group(moved(layers, *self._corner), LAYER_KEY), *_apart_and_touching(facing))
+            layers[f"back_{lag}"] = np.where(seen, sums[0] - differing, 0)
+        return ScanTables(group(moved(layers, *self._corner), LAYER_KEY), *self._faces())
+
+    def _faces(self) -> tuple[Columns, Columns]:
+        """Labels that face each other with layers between them, and those that touch."""
+        n = self._ends[3]
+        labels, counts = self._pairs.labels[:n], self._pairs.counts[:n]
+        apart, touch = np.flatnonzero(counts[:, 1]), np.flatnonzero(counts[:, 1] == 0)
+        facing = {name: labels[apart, i] for i, name in enumerate(("a", "b"))}
+        facing |= {name: counts[apart, i] for i, name in enumerate(("z", "gap", "overlap"))}
+        touching = {name: labels[touch, i] for i, name in enumerate(("a", "b"))}
+        touching |= {name: counts[touch, i] for i, name in enumerate(("n", "z_min", "z_max"), 2)}
+        return group(facing, PAIR_KEY), group(touching, STACKED_KEY)
 
 
 def _unsigned(block: Block) -> Block:
@@ -249,11 +258,3 @@ def _scan(
     scanner = Scanner(top, (y, x), max_gap, background)
     scanner.add(block, first, origin, split)
     return scanner.tables(None if split is None else top + split)
-
-
-def _apart_and_touching(facing: Columns) -> tuple[Columns, Columns]:
-    """Facing labels with layers between them, and those in contact with the contacts' range in z."""
-    apart = {name: values[facing["gap"] > 0] for name, values in facing.items()}
-    a, b, z, n = (facing[name][facing["gap"] == 0] for name in ("a", "b", "z", "overlap"))
-    touching = {"a": a, "b": b, "n": n, "z_min": z, "z_max": z}
-    return group(apart, PAIR_KEY), group(touching, STACKED_KEY)

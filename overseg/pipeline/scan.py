@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from overseg.errors import PlanError
 from overseg.kernels.scan import Scanner, scan_seam
+from overseg.kernels.scan_gpu import CardScanner, find_cupy
 from overseg.pipeline.scantables import write_scan, write_whole
 from overseg.pipeline.scantask import (
     ScanTask,
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 
-def scan_task(vol: Volume, task: ScanTask, out_dir: str) -> dict[str, Any]:
+def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") -> dict[str, Any]:
     """Read the units of a task once, and write their tables and digests.
 
     Parameters
@@ -57,6 +58,8 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str) -> dict[str, Any]:
         Which units.
     out_dir : str
         Folder for the task's files.
+    device : str
+        ``cuda`` counts on a graphics card, where CuPy finds one: the tables are the same.
 
     Returns
     -------
@@ -73,8 +76,7 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str) -> dict[str, Any]:
     begin = time.perf_counter()
     stamps = stamps_of(vol, _units(task))
     folder, lags = Path(out_dir), task.max_gap + 1
-    corner = (task.box[1][0], task.box[2][0])
-    scanners = [Scanner(task.box[0][0], corner, task.max_gap, task.background) for _ in task.time_points]
+    scanners = [_scanner(task, device) for _ in task.time_points]
     above: dict[int, npt.NDArray[Any]] = {}
     digests: dict[int, bytes] = {}
     edges = {
@@ -167,6 +169,12 @@ def _units(task: ScanTask) -> list[int]:
     return [unit for units in task.steps for unit in units]
 
 
+def _scanner(task: ScanTask, device: str) -> Scanner | CardScanner:
+    if device == "cuda" and (cupy := find_cupy()) is not None:
+        return CardScanner(cupy, task.max_gap, task.background)
+    return Scanner(task.box[0][0], (task.box[1][0], task.box[2][0]), task.max_gap, task.background)
+
+
 def _layers(task: ScanTask, depth: int) -> npt.NDArray[Any]:
     """Room for some layers of the task, as (t, z, y, x) without signs."""
     (_, _), (y0, y1), (x0, x1) = task.box
@@ -187,7 +195,7 @@ def _in_box(task: ScanTask, unit: int, data: npt.NDArray[Any]) -> tuple[npt.NDAr
 
 
 def _add(
-    scanner: Scanner, above: npt.NDArray[Any], layers: npt.NDArray[Any], place: Place, lags: int
+    scanner: Scanner | CardScanner, above: npt.NDArray[Any], layers: npt.NDArray[Any], place: Place, lags: int
 ) -> bool:
     """Count the layers of a unit below those above it, of which only a few are put beside each other."""
     z, y, x = place

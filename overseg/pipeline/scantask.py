@@ -16,12 +16,12 @@ Range = tuple[int, int]
 Box = tuple[Range, Range, Range]
 
 _SIDE = 512  # tiny units are grouped into columns of about this many pixels a side
-_VOXELS = 1 << 28  # a task of this size takes seconds, and a killed job loses no more
+_VOXELS = 1 << 26  # a task of this size takes a second or two, and a killed job loses no more
 _BASE = 1 << 24  # bytes that even the smallest task takes
-_TABLES = 1.0  # bytes of tables per voxel of a segment; ten times what dense tissue needs
-_RUN = 12  # bytes of one run-length at worst, one voxel each
+_TABLES = 2.5  # bytes of tables per voxel of a segment; neurites need 1 to 2, cells of 20 voxels across 2
+_COLUMN = 16  # bytes per pixel of a unit's layer for the columns of labels that differ
 _PARTITION = 1 << 26  # voxels for one partition of the labels: a hundred thousand rows of tables
-_LEAST = 1 << 24  # voxels; a smaller task is not worth its files
+_LEAST = 1 << 25  # voxels; a smaller task is not worth its files
 _SHARE = 8  # tasks per worker that are enough to keep all of them busy
 
 
@@ -123,19 +123,18 @@ class SeamTask:
 def predicted_peak(task: ScanTask) -> int:
     """Bytes that a task will take at most, beyond what the process takes anyway.
 
-    The rolling window of one layer of units with the layers above it, one unit as it is decoded, run-lengths
-    of the window at their worst, and an allowance for the tables.
+    One unit as it is decoded, the layers above every unit of the task and those kept for a seam, and an
+    allowance for the tables.
     """
     lags = task.max_gap + 1
     (z0, z1), (y0, y1), (x0, x1) = task.box
     plane = (y1 - y0) * (x1 - x0)
-    depth = min(task.unit_shape[-3], z1 - z0)
-    window = len(task.time_points) * (depth + lags) * plane * task.itemsize
-    unit = map(min, task.unit_shape, task.array_shape)
+    kept = (1 + sum(task.keep)) * len(task.time_points) * lags * plane * task.itemsize
+    unit = list(map(min, task.unit_shape, task.array_shape))
     decoded = 3 * math.prod(unit) * task.itemsize
-    runs = (lags + 1) * plane * _RUN
+    columns = math.prod(unit[-2:]) * (_COLUMN + 2 * lags * task.itemsize)
     tables = int(_TABLES * len(task.time_points) * (z1 - z0) * plane)
-    return window + decoded + runs + tables + _BASE
+    return decoded + kept + columns + tables + _BASE
 
 
 def plan_scan(vol: Volume, settings: Settings, memory: int, workers: int = 1) -> list[ScanTask]:
