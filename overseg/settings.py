@@ -116,7 +116,10 @@ class Settings(_Checked):
     preset : {"paper"}, optional
         The published method as written.
     emd : {"undecided", "all"}
-        Which candidates get exact earth mover's distances.
+        Which candidates get earth mover's distances.
+    transport : {"fast", "exact"}
+        How these are computed: within about 1% and exactly near a decision's border, or exactly. The
+        published method is always exact.
     threshold : float, optional
         Probability from which parts are merged; the model card's when not given.
     fill : {"all", "free", "none"}
@@ -132,6 +135,7 @@ class Settings(_Checked):
     model: str = "default"
     preset: Literal["paper"] | None = None
     emd: Literal["undecided", "all"] = "undecided"
+    transport: Literal["fast", "exact"] = "fast"
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     fill: Literal["all", "free", "none"] = "all"
 

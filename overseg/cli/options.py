@@ -64,7 +64,11 @@ SEMANTIC: Group = {
     "model": Annotated[str | None, _answer("What decides: a shipped model or a file.", "NAME|FILE")],
     "preset": Annotated[Literal["paper"] | None, _answer("The published method as written.")],
     "emd": Annotated[
-        Literal["undecided", "all"] | None, _answer("Which candidates get exact earth mover's distances.")
+        Literal["undecided", "all"] | None, _answer("Which candidates get earth mover's distances.")
+    ],
+    "transport": Annotated[
+        Literal["fast", "exact"] | None,
+        _answer("Distances within about 1%, and exact near a decision's border; or all exact."),
     ],
     "threshold": Annotated[
         float | None, _answer("Merge from this probability on. By default the model card's.", "P")

@@ -136,10 +136,11 @@ def _facing(xp: Any, ids: Any, first: int, lags: int, top: int) -> Columns:
     parts = []
     for lag in range(1, lags + 1):
         start = max(first, lag)
-        lower, upper = ids[start:], ids[start - lag : len(ids) - lag]
+        lower = ids[start:]
+        upper = ids[start - lag : start - lag + len(lower)]
         free = (lower != upper) & (lower > 0) & (upper > 0)
         for between in range(1, lag):
-            middle = ids[start - between : len(ids) - between]
+            middle = ids[start - between : start - between + len(lower)]
             free &= (middle != lower) & (middle != upper)
         z, y, x = xp.nonzero(free)
         parts.append([upper[z, y, x], lower[z, y, x], z + (start - lag), xp.full_like(z, lag - 1)])

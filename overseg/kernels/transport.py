@@ -218,6 +218,11 @@ def emd(
     return emd_points(mask_points(mask_a), mask_points(mask_b, offset), spacing)
 
 
+def can_be_solved(voxels_a: int, voxels_b: int) -> bool:
+    """Whether masks of so many voxels are small enough for exact integers."""
+    return voxels_a * voxels_b * max(voxels_a, voxels_b) < MOST_MASS
+
+
 def emd_points(
     points_a: Points, points_b: Points, spacing: tuple[float, float] = (1.0, 1.0), fast: bool = False
 ) -> float:
@@ -251,7 +256,7 @@ def emd_points(
             where=f"masks of {len(points_a)} and {len(points_b)} voxels",
             remedy="leave out layers in which the cell has no voxel",
         )
-    if len(points_a) * len(points_b) * max(len(points_a), len(points_b)) >= MOST_MASS:
+    if not can_be_solved(len(points_a), len(points_b)):
         raise ResourceError(
             f"masks of {len(points_a):,} and {len(points_b):,} voxels are too large for exact integers",
             where="an earth mover's distance between two layers",

@@ -182,7 +182,7 @@ def moments_of(case: Case, rows: npt.NDArray[np.int64]) -> Float:
 def full_of(case: Case, rows: npt.NDArray[np.int64]) -> Float:
     """Features of the second stage of some candidates of a case."""
     wanted = looks(case.candidates, case.layers, rows, REACH)
-    distances = distance_rows(case.labels.__getitem__, wanted, "full", case.voxel_size[1:])
+    distances = distance_rows(case.labels.__getitem__, wanted, "full", case.voxel_size[1:], "fast")
     return np.concatenate([moments_of(case, rows), np.nan_to_num(distances)], axis=1)
 
 

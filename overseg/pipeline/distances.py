@@ -1,27 +1,27 @@
-"""Exact earth mover's distances of candidates: what the second stage and the published method read.
+"""Earth mover's distances of candidates: what the second stage and the published method read.
 
 A unit of work is a batch of candidates; for each the box around its layers is read, as known from the tables,
-so that no answer depends on where a chunk border lies.
+so that no answer depends on where a chunk border lies. Distances are exact, or known to lie between bounds.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import ResourceError
-from overseg.kernels.emd_features import layer_points, mask_distance
+from overseg.kernels.emd_features import centred, layer_points
 from overseg.kernels.tables import Candidates, Int, LayerTable
-from overseg.kernels.transport import Points
+from overseg.kernels.transport import Points, can_be_solved, emd_points
 from overseg.model.features import FULL, MOMENTS, PAPER, distance_features, paper_features
+from overseg.model.intervals import Interval, distance_intervals
 from overseg.pipeline.boxes import Reader
 from overseg.pipeline.planfile import write_atomically
 
@@ -31,15 +31,20 @@ if TYPE_CHECKING:
 Float = npt.NDArray[np.float64]
 Box = tuple[slice, slice, slice]
 Read = Callable[[Box], npt.NDArray[Any]]
+Device = Literal["cuda", "cpu"]
+Way = Literal["exact", "fast"] | Device
+Pair = tuple[Points, Points]
 
 #: Pairs of layers within a part that the second stage looks at, the nearest to the gap.
 REACH = 4
 ALL = 1 << 40
-#: Masks above so many voxels are thinned to every 2nd, 3rd, ... row and column for the second stage.
-MOST_VOXELS = 1024
+
+#: By how much a fast distance may be off, as a share of it: half as much again as the worst ever found.
+FAST_ERROR = 0.03
 
 _BATCH_ROWS = 64
 _BATCH_VOXELS = 1 << 26
+_GROUP_VOXELS = 1 << 21  # of the masks that are held at a time
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,9 @@ def batches(wanted: Sequence[Look]) -> Iterator[tuple[Look, ...]]:
         yield tuple(batch)
 
 
-def distance_task(volume: Volume, batch: Sequence[Look], kind: str, path: str, t: int = 0) -> dict[str, Any]:
+def distance_task(
+    volume: Volume, batch: Sequence[Look], kind: str, path: str, t: int = 0, way: Way = "exact"
+) -> dict[str, Any]:
     """Read the boxes of a batch and write its features; a unit of work that may be run again.
 
     Parameters
@@ -136,9 +143,11 @@ def distance_task(volume: Volume, batch: Sequence[Look], kind: str, path: str, t
     kind : {"full", "paper"}
         Distance features of the second stage, or the published twelve.
     path : str
-        ``.npy`` file of float64 to write, whole or not at all: one row per look.
+        ``.npy`` file of float64 to write, whole or not at all: those of `measured`.
     t : int
         Time point.
+    way : {"exact", "fast", "cuda", "cpu"}
+        See `measured`.
 
     Returns
     -------
@@ -152,15 +161,24 @@ def distance_task(volume: Volume, batch: Sequence[Look], kind: str, path: str, t
         z, y, x = ((part.start, part.stop) for part in box)
         return reader.read(z, y, x)
 
-    rows = distance_rows(read, batch, kind, size)
     file = io.BytesIO()
-    np.save(file, rows, allow_pickle=False)
+    np.save(file, measured(read, batch, kind, size, way), allow_pickle=False)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(Path(path), file.getvalue())
     return {"path": path}
 
 
-def distance_rows(read: Read, batch: Sequence[Look], kind: str, size: tuple[float, float]) -> Float:
+def distance_rows(
+    read: Read, batch: Sequence[Look], kind: str, size: tuple[float, float], way: Way = "exact"
+) -> Float:
+    """Distance features of some candidates without their bounds, shape (n, F); see `measured`."""
+    rows: Float = measured(read, batch, kind, size, way)[0]
+    return rows
+
+
+def measured(
+    read: Read, batch: Sequence[Look], kind: str, size: tuple[float, float], way: Way = "exact"
+) -> Float:
     """Distance features of some candidates, each worked on by itself.
 
     Parameters
@@ -171,25 +189,30 @@ def distance_rows(read: Read, batch: Sequence[Look], kind: str, size: tuple[floa
     kind : {"full", "paper"}
     size : tuple of float
         Voxel size (y, x); the published features do not use it.
+    way : {"exact", "fast", "cuda", "cpu"}
+        ``fast`` distances are within about 1%, and taken to be within `FAST_ERROR`; ``cuda`` brackets them
+        on a graphics card, with certificates, and ``cpu`` does what the card would do.
 
     Returns
     -------
-    ndarray of float64, shape (n, F)
+    ndarray of float64, shape (3, n, F)
+        Values, then bounds that the features of exact distances lie between; equal where they are exact.
         For ``full`` a row is NaN where a transport problem is too large to be solved.
+
+    Raises
+    ------
+    ResourceError
+        If a problem of the published features is too large to be solved.
     """
+    pixels = (1.0, 1.0) if kind == "paper" else size
+    measure, rows = _Measure(pixels, way, refuse=kind == "paper"), []
+    asks, tells = (_of_profile, _published) if kind == "paper" else (_of_change, _second_stage)
+    for group in _groups(read, batch):
+        asked = [asks(look, parts) for look, parts in group]
+        measure.solve(pair for pairs in asked for pair in pairs)
+        rows += [tells(*one, measure.of(pairs), pixels) for one, pairs in zip(group, asked, strict=True)]
     width = len(PAPER) if kind == "paper" else len(FULL) - len(MOMENTS)
-    out = np.empty((len(batch), width))
-    measure = _Measure((1.0, 1.0), None) if kind == "paper" else _Measure(size, MOST_VOXELS)
-    for i, look in enumerate(batch):
-        parts = _parts(read, look)
-        if kind == "paper":
-            out[i] = _published(look, *parts, measure)
-            continue
-        try:
-            out[i] = _second_stage(look.gap + 1, *parts, measure)
-        except ResourceError:
-            out[i] = np.nan
-    return out
+    return np.array(rows, np.float64).reshape(len(batch), 3, width).transpose(1, 0, 2)
 
 
 @dataclass(frozen=True)
@@ -204,7 +227,27 @@ class _Layer:
         return len(self.points)
 
 
-def _parts(read: Read, look: Look) -> tuple[list[_Layer], list[_Layer]]:
+Parts = tuple[list[_Layer], list[_Layer]]
+Asked = tuple[_Layer, _Layer, bool]
+"""Two layers, and whether their centroids are to be laid on each other."""
+
+
+def _groups(read: Read, batch: Sequence[Look]) -> Iterator[list[tuple[Look, Parts]]]:
+    """Candidates with their layers, as many at a time as memory should hold."""
+    group: list[tuple[Look, Parts]] = []
+    held = 0
+    for look in batch:
+        parts = _parts(read, look)
+        group.append((look, parts))
+        held += sum(map(len, (*parts[0], *parts[1])))
+        if held > _GROUP_VOXELS:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def _parts(read: Read, look: Look) -> Parts:
     """Layers of both parts, from the face outwards; only the own side of the gap is looked at."""
     z0, z1, y0, y1, x0, x1 = look.box
     block = read((slice(z0, z1), slice(y0, y1), slice(x0, x1)))
@@ -216,61 +259,87 @@ def _parts(read: Read, look: Look) -> tuple[list[_Layer], list[_Layer]]:
 
 
 class _Measure:
-    """Distances between layers; those within a cell once, however many candidates it is in."""
+    """Distances between layers with bounds; each once, however many candidates ask for it."""
 
-    def __init__(self, size: tuple[float, float], most: int | None) -> None:
-        self._size, self._most = size, most
-        self._known: dict[tuple[int, int, int, bool], float] = {}
+    def __init__(self, size: tuple[float, float], way: Way, refuse: bool) -> None:
+        self._size, self._way, self._refuse = size, way, refuse
+        self._known: dict[tuple[int, int, int, int, bool], Float] = {}
 
-    def __call__(self, one: _Layer, two: _Layer, centre: bool = False) -> float:
-        key = one.label, min(one.z, two.z), max(one.z, two.z), centre
-        if one.label != two.label:
-            return self._solve(one, two, centre)
-        if key not in self._known:
-            self._known[key] = self._solve(one, two, centre)
-        return self._known[key]
+    def solve(self, asked: Iterable[Asked]) -> None:
+        """Work out those that are not known yet, all at once."""
+        new = {self._key(one): one for one in asked if self._key(one) not in self._known}
+        pairs = [_laid(*one) for one in new.values()]
+        self._known.update(zip(new, _solved(pairs, self._size, self._way, self._refuse).T, strict=True))
 
-    def radius(self, voxels: float) -> float:
-        """Of a disc as large as so many voxels."""
-        return math.sqrt(voxels * self._size[0] * self._size[1] / math.pi)
+    def of(self, asked: Sequence[Asked]) -> Float:
+        """Values, lower and upper bounds of distances that are known, shape (3, n)."""
+        return np.array([self._known[self._key(one)] for one in asked], np.float64).reshape(-1, 3).T
 
-    def _solve(self, one: _Layer, two: _Layer, centre: bool) -> float:
-        pair = one.points, two.points
-        return mask_distance(
-            *(pair if self._most is None else _thinned(*pair, self._most)), self._size, centre
-        )
+    @staticmethod
+    def _key(asked: Asked) -> tuple[int, int, int, int, bool]:
+        one, two, centre = asked
+        (z, label), (other_z, other) = sorted([(one.z, one.label), (two.z, two.label)])
+        return z, label, other_z, other, centre
 
 
-def _second_stage(lag: int, upper: list[_Layer], lower: list[_Layer], measure: _Measure) -> Float:
-    """Distances through the gap and within the parts, over the radius."""
-    radius = measure.radius(0.5 * (len(upper[0]) + len(lower[0])))
-
-    def both(one: _Layer, two: _Layer) -> tuple[float, float]:
-        return measure(one, two) / radius, measure(one, two, centre=True) / radius
-
-    def within(part: list[_Layer]) -> Float:
-        pairs = [(p, q) for p, q in zip(part, part[lag:], strict=False) if len(p) and len(q)]
-        return np.array([both(p, q) for p, q in pairs[:REACH]], np.float64).reshape(-1, 2).T
-
-    return distance_features(np.array(both(upper[0], lower[0])), within(upper), within(lower))
+def _laid(one: _Layer, two: _Layer, centre: bool) -> Pair:
+    return centred(one.points, two.points) if centre else (one.points, two.points)
 
 
-def _published(look: Look, upper: list[_Layer], lower: list[_Layer], measure: _Measure) -> Float:
-    a, b = ([layer for layer in part if len(layer)] for part in (upper, lower))
+def _solved(pairs: Sequence[Pair], size: tuple[float, float], way: Way, refuse: bool) -> Float:
+    """Distances, lower and upper bounds, shape (3, n); masks too large for it have NaN, or are refused."""
+    out = np.full((3, len(pairs)), np.nan)
+    rows = [i for i, (one, two) in enumerate(pairs) if refuse or can_be_solved(len(one), len(two))]
+    if way in ("cuda", "cpu"):
+        from overseg.kernels.brackets import brackets
+
+        low, high = brackets([pairs[i] for i in rows], size, way)
+        out[:, rows] = 0.5 * (low + high), low, high
+    else:
+        error = FAST_ERROR if way == "fast" else 0.0
+        values = np.array([emd_points(*pairs[i], size, fast=way == "fast") for i in rows])
+        out[:, rows] = values, values * (1 - error), values * (1 + error)
+    return out
+
+
+def _within(part: list[_Layer], lag: int) -> list[tuple[_Layer, _Layer]]:
+    return [(p, q) for p, q in zip(part, part[lag:], strict=False) if len(p) and len(q)][:REACH]
+
+
+def _of_change(look: Look, parts: Parts) -> list[Asked]:
+    """What the second stage asks for: through the gap, within either part; all plain, then all centred."""
+    upper, lower = parts
+    pairs = [(upper[0], lower[0]), *_within(upper, look.gap + 1), *_within(lower, look.gap + 1)]
+    return [(*pair, centre) for centre in (False, True) for pair in pairs]
+
+
+def _second_stage(look: Look, parts: Parts, found: Float, size: tuple[float, float]) -> Float:
+    """Features of one candidate and their bounds, shape (3, F); `found` as `_of_change` asked."""
+    area = 0.5 * (len(parts[0][0]) + len(parts[1][0]))
+    values = found.reshape(3, 2, -1) / math.sqrt(area * size[0] * size[1] / math.pi)
+    cut = 1 + len(_within(parts[0], look.gap + 1))
+    through, one, two = values[:, :, 0], values[:, :, 1:cut], values[:, :, cut:]
+    if not np.isfinite(values).all():
+        return np.full((3, len(FULL) - len(MOMENTS)), np.nan)
+    row = distance_features(through[0], one[0], two[0])
+    if np.array_equal(found[1], found[2]):
+        return np.stack([row, row, row])
+    between = distance_intervals(*(Interval(each[1], each[2]) for each in (through, one, two)))
+    return np.stack([row, between.low, between.high])
+
+
+def _of_profile(look: Look, parts: Parts) -> list[Asked]:
+    """What the published method asks for: through the gap, then between layers of either part."""
+    a, b = ([layer for layer in part if len(layer)] for part in parts)
+    return [(p, q, False) for p, q in [(a[0], b[0]), *pairwise(a), *pairwise(b)]]
+
+
+def _published(look: Look, parts: Parts, found: Float, size: tuple[float, float]) -> Float:
+    """The published twelve of one candidate, three times, for they are exact; lengths in pixels."""
+    a, b = ([layer for layer in part if len(layer)] for part in parts)
     areas = np.array([len(layer) for layer in [*a[::-1], *b]], np.float64)
-    within = [np.array([measure(p, q) for p, q in pairwise(part)]) for part in (a, b)]
+    within = [found[0, 1 : len(a)], found[0, len(a) :]]
     if look.a > look.b:
         within, areas = within[::-1], areas[::-1]
-    return paper_features(measure(a[0], b[0]), within[0], within[1], areas)
-
-
-def _thinned(one: Points, two: Points, most: int) -> tuple[Points, Points]:
-    """Every s-th row and column of two masks, for the least s that leaves few enough voxels."""
-    step = math.isqrt((max(len(one), len(two)) - 1) // most) + 1
-    if step == 1:
-        return one, two
-    parts = []
-    for points in (one, two):
-        kept = points[(points % step == 0).all(axis=1)]
-        parts.append(kept if len(kept) else points[:1])
-    return parts[0], parts[1]
+    row = paper_features(found[0, 0], within[0], within[1], areas)
+    return np.stack([row, row, row])

@@ -122,7 +122,7 @@ def bounded(
     return Interval(np.hstack([moments, more.low]), np.hstack([moments, more.high]))
 
 
-def certain(head: Head, features: Interval, limits: Limits) -> tuple[Bool, Interval]:
+def certain(head: Head, features: Interval, limits: Limits, margin: float = 0.0) -> tuple[Bool, Interval]:
     """Rows of which the wish (merge, review or keep) is the same for all features between the bounds.
 
     Parameters
@@ -132,6 +132,8 @@ def certain(head: Head, features: Interval, limits: Limits) -> tuple[Bool, Inter
     features : Interval, shape (n, F)
         Boxes of features.
     limits : Limits
+    margin : float
+        By how much the bounds of the probability are widened.
 
     Returns
     -------
@@ -140,6 +142,7 @@ def certain(head: Head, features: Interval, limits: Limits) -> tuple[Bool, Inter
         Probability, between its bounds.
     """
     p = probability_between(head, features)
+    p = Interval(p.low - margin, p.high + margin)
     merge, keep = p.low >= limits.threshold, p.high < limits.review_from
     review = (p.low >= limits.review_from) & (p.high < limits.threshold)
     # What is far out of range is never merged: either known already, or not to be at any value.

@@ -1,9 +1,10 @@
 """Score: how likely the two faces of each candidate belong to one cell, in two stages.
 
-Stage one needs the tables alone and decides what it is sure of. Stage two adds exact earth mover's distances
-for the others: it reads the boxes around them, unless bounds of the distances decide already. All of it runs
-on the exact CPU path, one row at a time in a fixed order, so neither batches nor workers change a bit, and
-nothing near a border of a decision is computed again.
+Stage one needs the tables alone and decides what it is sure of. Stage two adds earth mover's distances for
+the others: it reads the boxes around them, unless bounds of the distances decide already. Each row is worked
+on by itself in a fixed order, so neither batches nor workers change a bit. Fast distances, and those from a
+graphics card, have no last word: where not every distance within their error makes the same decision, they
+are worked out again exactly.
 """
 
 from __future__ import annotations
@@ -23,21 +24,25 @@ from overseg.cluster.receipts import file_is_there
 from overseg.kernels.tables import Bool, Candidates, Int, Layers
 from overseg.model.features import FULL, MOMENTS, PAPER
 from overseg.model.intervals import Interval
-from overseg.pipeline.distances import ALL, REACH, Look, distance_task
+from overseg.pipeline.distances import ALL, REACH, Device, Look, Way, distance_task
 from overseg.pipeline.distances import batches as look_batches
 from overseg.pipeline.firststage import First, Firsts, Wanted, first_task, save_candidates
 from overseg.pipeline.firststage import batches as first_batches
-from overseg.pipeline.lazy import Limits, ranked
+from overseg.pipeline.lazy import Limits, certain, ranked
 from overseg.pipeline.plandata import Features
 
 if TYPE_CHECKING:
     from overseg.cluster import Executor
     from overseg.model import Model
+    from overseg.model.mlp import Head
     from overseg.settings import Settings
     from overseg.volume import Volume
 
 Float = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
+
+MARGIN = 1e-3
+"""Distances that are not exact are not trusted where p may come as near as this to a border of a decision."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ def score(
     executor: Executor,
     run: Path,
     progress: Progress | None = None,
+    device: Device | None = None,
 ) -> Scores:
     """Probabilities of all candidates of one time point.
 
@@ -89,7 +95,7 @@ def score(
         (z, y, x).
     model : Model
     settings : Settings
-        `preset` and `emd` matter here.
+        `preset`, `emd` and `transport` matter here.
     volume : Volume
         Only read.
     t : int
@@ -102,6 +108,9 @@ def score(
         Folder for what is worked out on the way.
     progress : callable, optional
         Called as ``progress(step, done, total)``.
+    device : {"cuda", "cpu"}, optional
+        Who brackets distances before exact ones are worked out: graphics cards, or processors with the
+        cards' code. Decisions are the same.
 
     Returns
     -------
@@ -114,54 +123,144 @@ def score(
     OversegError
         If the volume cannot be read.
     """
-
     work = _Work(volume, t, fingerprint, executor, run, progress)
     published = settings.preset == "paper"
-    head = None if published else model.head("moments")
     second = model.head("paper") if published else model.heads.get("full")
-    names, kind, reach = (PAPER, "paper", ALL) if published else (FULL, "full", REACH)
     everyone: Wanted = "all" if published or settings.emd == "all" else "unsure"
-    wanted = "none" if second is None else everyone
-    limits = Limits.of(model, settings)
-    first = First("", layers, voxel_size, head, wanted, reach, None if published else second, limits)
+    first = First(
+        "",
+        layers,
+        voxel_size,
+        None if published else model.head("moments"),
+        "none" if second is None else everyone,
+        ALL if published else REACH,
+        None if published else second,
+        Limits.of(model, settings),
+    )
     batches = work.first_stage(first, candidates, model.digest)
-    asked = _asked(candidates, batches, limits)
-    width = len(names) - (0 if published else len(MOMENTS))
-    measured = work.distances(candidates, batches, asked, kind, width)
+    found = _Found.after_the_tables(candidates, batches, PAPER if published else FULL, first.limits)
+    for way in _ways(settings, device):
+        rest = found.left_open()
+        if second is not None and rest.any():
+            found.learn(rest, work.distances(candidates, batches, rest, found.kind, way), second)
+    return found.scores()
 
-    n = len(candidates)
-    p, strange, stage = np.full(n, np.nan), np.zeros(n, bool), np.full(n, "moments", "<U7")
-    blocks: list[Callable[[], Float]] = []
-    at = 0
-    for start, stop, path in batches:
-        found = Firsts.load(path)
-        p[start:stop], strange[start:stop] = found.p, found.out_of_range
-        look = asked[start + found.rows]
-        rows, here = start + found.rows[~look], ~look
-        p[rows], strange[rows], stage[rows] = found.middle[here], found.strange[here], "bounds"
-        rows, values = found.rows[look], measured[at : at + int(look.sum())]
-        at += len(values)
-        blocks.append(partial(_features, path, rows, values))
-        if second is not None:
-            both = np.concatenate([found.features[rows], values], axis=1)
+
+def _ways(settings: Settings, device: Device | None) -> tuple[Way, ...]:
+    """How distances are worked out: cheaply for all, then exactly for those that this leaves open."""
+    if settings.preset == "paper":
+        return ("exact",)
+    if device is not None:
+        return (device, "exact")
+    return ("fast", "exact") if settings.transport == "fast" else ("exact",)
+
+
+@dataclass
+class _Found:
+    """What is known of the candidates so far.
+
+    Attributes
+    ----------
+    batches : list of (int, int, str)
+        Candidates as half-open ranges, and the file of what the first stage found.
+    names : tuple of str
+        Of the features; the last ones are distances.
+    p, low, high : ndarray of float64, shape (n,)
+        Probability, and bounds of what it will be when distances are exact.
+    certain, wanted : ndarray of bool, shape (n,)
+        Whether all of these bounds are one decision; who is to be judged by distances.
+    stage, strange : ndarray, shape (n,)
+        As in `Scores`.
+    distances : ndarray of float64, shape (k, F)
+        Features of those who are wanted, in order.
+    """
+
+    candidates: Candidates
+    batches: list[tuple[int, int, str]]
+    names: tuple[str, ...]
+    limits: Limits
+    p: Float
+    low: Float
+    high: Float
+    certain: Bool
+    wanted: Bool
+    stage: npt.NDArray[np.str_]
+    strange: Bool
+    distances: Float
+
+    @classmethod
+    def after_the_tables(
+        cls,
+        candidates: Candidates,
+        batches: list[tuple[int, int, str]],
+        names: tuple[str, ...],
+        limits: Limits,
+    ) -> _Found:
+        """The first stage's word, and for those it leaves to the second what that can say at all."""
+        n = len(candidates)
+        p, strange, stage = np.full(n, np.nan), np.zeros(n, bool), np.full(n, "moments", "<U7")
+        low, high, certain, wanted = np.zeros(n), np.ones(n), np.ones(n, bool), np.zeros(n, bool)
+        for start, stop, path in batches:
+            each = Firsts.load(path)
+            p[start:stop], strange[start:stop] = each.p, each.out_of_range
+            low[start:stop] = high[start:stop] = each.p
+            rows = start + each.rows
+            low[rows], high[rows], certain[rows], wanted[rows] = each.low, each.high, each.certain, True
+            sure = each.certain
+            p[rows[sure]], strange[rows[sure]] = each.middle[sure], each.strange[sure]
+            stage[rows[sure]] = "bounds"
+        none = np.full((int(wanted.sum()), len(names) - (len(MOMENTS) if names == FULL else 0)), np.nan)
+        given = candidates, batches, names, limits
+        return cls(*given, p, low, high, certain, wanted, stage, strange, none)
+
+    @property
+    def kind(self) -> str:
+        return "paper" if self.names == PAPER else "full"
+
+    def left_open(self) -> Bool:
+        """Candidates whose decision, or rank among rivals, is not certain yet."""
+        ranks = ranked(self.candidates, Interval(self.low, self.high), self.limits)
+        return self.wanted & ~(self.certain & ranks) & (self.low < self.high)
+
+    def learn(self, asked: Bool, found: Float, second: Head) -> None:
+        """Take in the distances of some candidates: values and bounds, shape (3, k, F)."""
+        self.distances[asked[self.wanted]] = found[0]
+        at = 0
+        for start, _, path in self.batches:
+            each = Firsts.load(path)
+            mine = asked[start + each.rows]
+            rows, features = start + each.rows[mine], each.features[each.rows[mine]]
+            here = found[:, at : at + len(rows)]
+            at += len(rows)
+            both = [np.concatenate([features, part], axis=1) for part in here]
             # A transport problem too large to be solved leaves the first stage's word.
-            known = np.isfinite(both).all(axis=1)
-            rows = start + rows[known]
-            p[rows], stage[rows] = second.probability(both[known]), kind
-            strange[rows] = second.out_of_range(both[known])
-    return Scores(p, stage, Features(names, tuple(blocks)), strange)
+            known = np.isfinite(both[0]).all(axis=1)
+            self._settle(rows[~known], each.p[each.rows[mine]][~known])
+            self._judge(second, rows[known], *(part[known] for part in both))
 
+    def _settle(self, rows: Int, p: Float) -> None:
+        """Probabilities that nothing will change."""
+        self.p[rows] = self.low[rows] = self.high[rows] = p
+        self.certain[rows] = True
 
-def _asked(candidates: Candidates, batches: list[tuple[int, int, str]], limits: Limits) -> Bool:
-    """Candidates whose distances have to be worked out: wanted, and not certain without them."""
-    n = len(candidates)
-    low, high, asked, certain = np.zeros(n), np.ones(n), np.zeros(n, bool), np.zeros(n, bool)
-    for start, stop, path in batches:
-        found = Firsts.load(path)
-        low[start:stop] = high[start:stop] = found.p
-        rows = start + found.rows
-        low[rows], high[rows], asked[rows], certain[rows] = found.low, found.high, True, found.certain
-    return asked & ~(certain & ranked(candidates, Interval(low, high), limits))
+    def _judge(self, second: Head, rows: Int, values: Float, low: Float, high: Float) -> None:
+        """What the second stage says, and how far it can be trusted."""
+        self.stage[rows], self.strange[rows] = self.kind, second.out_of_range(values)
+        self._settle(rows, second.probability(values))
+        loose = (low < high).any(axis=1)
+        same, p = certain(second, Interval(low[loose], high[loose]), self.limits, MARGIN)
+        rows = rows[loose]
+        self.low[rows], self.high[rows], self.certain[rows] = p.low, p.high, same
+
+    def scores(self) -> Scores:
+        """As it stands."""
+        blocks: list[Callable[[], Float]] = []
+        at = 0
+        for start, stop, path in self.batches:
+            mine = np.flatnonzero(self.wanted[start:stop])
+            blocks.append(partial(_features, path, mine, self.distances[at : at + len(mine)]))
+            at += len(mine)
+        return Scores(self.p, self.stage, Features(self.names, tuple(blocks)), self.strange)
 
 
 def _features(path: str, rows: Int, values: Float) -> Float:
@@ -206,17 +305,18 @@ class _Work:
         batches: list[tuple[int, int, str]],
         asked: Bool,
         kind: str,
-        width: int,
+        way: Way,
     ) -> Float:
-        """Distance features of the candidates that are asked for, in their order."""
+        """Distance features of the candidates that are asked for, in their order; see `measured`."""
         units = {}
         for batch in look_batches(list(self._looks(candidates, batches, asked))):
-            facts = [str(self.fingerprint), self.t, kind, list(self.volume.voxel_size)]
+            facts = [str(self.fingerprint), self.t, kind, way, list(self.volume.voxel_size)]
             name = f"t{self.t}-{kind}-{_short([*facts, [asdict(look) for look in batch]])}"
-            units[name] = (self.volume, batch, kind, str(self.run / "distances" / f"{name}.npy"), self.t)
+            path = str(self.run / "distances" / f"{name}.npy")
+            units[name] = (self.volume, batch, kind, path, self.t, way)
         done = self._run("distances", distance_task, units)
         parts = [np.load(done[name]["path"], allow_pickle=False) for name in units]
-        return np.concatenate([np.empty((0, width)), *parts])
+        return np.concatenate(parts, axis=1)
 
     def _looks(
         self, candidates: Candidates, batches: list[tuple[int, int, str]], asked: Bool
