@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overseg.errors import InputError, ResourceError
+from overseg.errors import InputError
 from overseg.pipeline import lifecycle, places
 from overseg.pipeline.result import Plan
 from overseg.settings import RunSettings, Settings, build, canonical
@@ -291,17 +291,11 @@ def _run_only(options: dict[str, Any]) -> RunSettings:
 def _make(
     volume: Volume, settings: Settings, run: RunSettings, place: Path, client: Any, progress: Progress | None
 ) -> Plan:
-    if run.device == "cuda":
-        raise ResourceError(
-            "this version computes on CPUs only",
-            where="--device cuda",
-            remedy="leave --device out: the answer is the same on every device",
-        )
     from overseg.pipeline.plan import make_plan, tasks_hint
     from overseg.pipeline.planfile import read_header, write_plan
 
     with _executor(run, client, tasks_hint(volume, settings)) as executor:
-        data = make_plan(volume, settings, executor, place, progress=progress)
+        data = make_plan(volume, settings, executor, place, progress=progress, device=run.device)
         peak = executor.peak_rss_bytes
     if (place / "plan" / "plan.json").exists() and read_header(place)["plan_hash"] != data.hash:
         place = places.next_place(place)  # the volume changed since that plan was made

@@ -132,7 +132,7 @@ def test_importing_is_cheap_and_a_plain_script_needs_no_guard(volume, tmp_path):
 
 
 def test_what_does_not_fit_or_is_not_there_is_refused(volume):
-    with pytest.raises(ResourceError, match="CPUs only"):
+    with pytest.raises(ResourceError, match="no graphics card can be used"):
         overseg.plan(volume, device="cuda")
     with pytest.raises(ResourceError) as caught:
         overseg.plan(volume, memory="1MiB")

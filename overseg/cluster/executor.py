@@ -19,6 +19,9 @@ Progress = Callable[[str, int, int], None]
 Results = Generator[tuple[str, Receipt], None, None]
 Valid = Callable[[str, Receipt], bool]
 
+#: What a worker process takes before it does anything, in bytes.
+_IDLE_BYTES = 300 << 20
+
 
 class Executor(ABC):
     """Runs steps. Made by `open_executor`.
@@ -35,6 +38,38 @@ class Executor(ABC):
         self.workers = workers
         self.memory = memory
         self._peak_of_workers = 0
+
+    @property
+    def room(self) -> int:
+        """Bytes that a unit may use beyond what a process takes before it does anything."""
+        return max(self.memory - _IDLE_BYTES, self.memory // 2)
+
+    def check_room(self, need: int, what: str, where: str, otherwise: str = "") -> None:
+        """Refuse before it is sent out what will not fit.
+
+        Parameters
+        ----------
+        need : int
+            Predicted bytes.
+        what : str
+            What takes them, to begin a sentence with.
+        where : str
+            What is worked on.
+        otherwise : str
+            What else may be done about it.
+
+        Raises
+        ------
+        ResourceError
+            If a worker has less.
+        """
+        if need + _IDLE_BYTES > self.memory:
+            mib = (need + _IDLE_BYTES) // 2**20 + 1
+            raise ResourceError(
+                f"{what} takes about {mib} MiB, a worker has {self.memory // 2**20} MiB",
+                where=where,
+                remedy=f"give --memory {mib}MiB or more with fewer --workers{otherwise}",
+            )
 
     @property
     def peak_rss_bytes(self) -> int:

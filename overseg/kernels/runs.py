@@ -1,9 +1,12 @@
 """Compiled parts of the scan: what each label has in a layer, and what lies above it there.
 
-A word holds where 64 voxels differ from their neighbours in x, and another where they differ from those above
-them. Where nothing differs there is nothing to do; that is most of a volume. What is left are stretches of a
-few voxels with one label in each layer of the window. They are counted by that column of labels first, and
-only then taken apart, once for every column that there is.
+A word holds where 64 voxels differ from their neighbours in x, others where they differ from those one, two, ..
+layers above. Runs of one label end where the first has a bit, and how many of a run's voxels have another
+label so many layers earlier is a count of the bits of the others: most of a volume is seen by words alone.
+
+What is left is where a label begins below another one: stretches of a few voxels with one label in each layer
+of the window. They are counted by that column of labels first, and only then taken apart, once for every
+column that there is.
 
 The loops get plain arrays and never let them grow: they stop where a table is full, and are called again.
 """
@@ -23,7 +26,7 @@ from overseg.kernels.rows import (
     pair_of,
     row_of,
 )
-from overseg.kernels.words import differing, lowest
+from overseg.kernels.words import differing, lowest, ones
 
 _ONE = np.uint64(1)
 
@@ -63,36 +66,39 @@ def tally(block, first, split, place, lanes, background, highest, layers, pairs,
     flat = block.reshape(-1)
     window = len(lanes)
     edges = np.empty((window, ny, (nx + 63) // 64), np.uint64)
+    steps = np.zeros((2, window - 1, *edges.shape[1:]), np.uint64)
+    counted = np.empty((2, window - 1), np.int64)
     recent = np.empty(256, np.int64)
     columns = empty_columns(window)
     sums_of = _sums_up_to(place[2] + nx)
     for z in range(nz):
         at, here = z * ny * nx, z % window
         _edges(flat, at, nx, edges[here])
+        _steps(flat, z, nx, lanes, steps[1 - z % 2], steps[z % 2])
         if z < first:
             continue
+        nearest = max(1, z - split + 1)
         recent[:] = -1
         y = 0
         while y < ny:
             if ends[1] + nx > len(layers.label):
                 layers = more_rows(layers, ends, nx)
-            corner = (place[0] + z, place[1], place[2])
-            y = _own(flat, at, y, nx, edges[here], corner, background, highest, sums_of, layers, ends, recent)
+            y = _own(
+                flat, at, y, nx, lanes, nearest, (place[0] + z, place[1], place[2]), background, highest,
+                edges[here], steps[z % 2], sums_of, counted, layers, ends, recent,
+            )  # fmt: skip
             if y < 0:
                 return layers, pairs, False
         y = found = 0
         while y < ny:
             if found + nx > len(columns.voxels):
                 columns = more_columns(columns, found, nx)
-            y, found = _columns(flat, z, y, nx, lanes, edges, background, columns, found)
-        nearest = max(1, z - split + 1)
+            y, found = _columns(flat, z, y, nx, lanes, edges, steps[z % 2, 0], background, columns, found)
         i = 0
         while i < found:
             if ends[3] + window > len(pairs.labels):
                 pairs = more_pairs(pairs, ends, window)
-            i = _apart(
-                i, found, lanes, nearest, place[0] + z, background, columns, layers, pairs, ends, recent
-            )
+            i = _apart(i, found, lanes, nearest, place[0] + z, background, columns, pairs, ends)
     return layers, pairs, True
 
 
@@ -108,6 +114,29 @@ def _edges(flat, at, nx, edges):  # type: ignore[no-untyped-def]
         at += nx
 
 
+@njit(cache=True, nogil=True, _nrt=False)
+def _steps(flat, z, nx, lanes, old, new):  # type: ignore[no-untyped-def]
+    """Bits that say where a voxel differs from that 1, 2, .. layers above, from those of the layer before.
+
+    Where layers are too few nothing is written, and nothing was before.
+    """
+    _, ny, words = new.shape
+    plane = ny * nx
+    for lag in range(1, len(lanes)):
+        if lag > z:
+            return
+        at = z * plane
+        for y in range(ny):
+            for word in range(words):
+                # Two that are equal to what lies between them are equal.
+                if lag == 1 or new[0, y, word] | old[lag - 2, y, word]:
+                    x = at + 64 * word
+                    new[lag - 1, y, word] = differing(flat, x, x - lag * plane, min(64, nx - 64 * word))
+                else:
+                    new[lag - 1, y, word] = 0
+            at += nx
+
+
 @njit(cache=True, nogil=True)
 def _sums_up_to(n):  # type: ignore[no-untyped-def]
     """Sums of 0 .. x - 1 and of their squares, so that those over a run are differences."""
@@ -119,18 +148,24 @@ def _sums_up_to(n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _own(flat, at, y, nx, edges, corner, background, highest, sums_of, layers, ends, recent):  # type: ignore[no-untyped-def]
-    """Area, moments and box of every label of a layer, run by run, from row `y` on.
+def _own(  # type: ignore[no-untyped-def]
+    flat, at, y, nx, lanes, nearest, corner, background, highest, edges, steps, sums_of, counted, layers, ends,
+    recent,
+):  # fmt: skip
+    """Area, moments and box of every label of a layer, and what differs above it, run by run, from row `y` on.
 
     Returns the row where the table is full, the number of rows when done, and -1 where a voxel is no label.
     """
     label, zs, sums, slots = layers
+    before, until = counted
     ny, words = edges.shape
     z, y0, x0 = corner
     while y < ny and ends[1] + nx <= len(label):
         base = at + y * nx
         start = 0
         name = np.uint64(flat[base])
+        before[:] = 0
+        until[:] = 0
         # The first edge opens the row; one word more than there are closes it.
         bits = edges[y, 0] & ~_ONE
         for word in range(words + 1):
@@ -140,16 +175,28 @@ def _own(flat, at, y, nx, edges, corner, background, highest, sums_of, layers, e
             elif word > 0:
                 bits = edges[y, word]
             while bits:
-                stop = offset + lowest(bits)
+                k = lowest(bits)
+                stop = offset + k
                 bits &= bits - _ONE
                 if name > highest:
                     return -1
+                row = -1
                 if not among(background, name):
                     row = row_of(label, zs, sums, slots, ends, recent, name, z)
                     _add_run(sums, row, y0 + y, x0 + start, x0 + stop, sums_of)
+                for lag in range(len(lanes) - 1):
+                    seen = before[lag]
+                    if word < words:
+                        seen += ones(steps[lag, y, word] & ((_ONE << np.uint64(k)) - _ONE))
+                    if row >= 0 and lag + 1 >= nearest:
+                        sums[row, 10 + lag] += seen - until[lag]
+                    until[lag] = seen
                 start = stop
                 if stop < nx:
                     name = np.uint64(flat[base + stop])
+            if word < words:
+                for lag in range(len(lanes) - 1):
+                    before[lag] += ones(steps[lag, y, word])
         y += 1
     return y
 
@@ -171,8 +218,8 @@ def _add_run(sums, row, y, x, stop, sums_of):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _columns(flat, z, y, nx, lanes, edges, background, columns, found):  # type: ignore[no-untyped-def]
-    """Count the columns of labels that are not one label through the window, nor background below.
+def _columns(flat, z, y, nx, lanes, edges, steps, background, columns, found):  # type: ignore[no-untyped-def]
+    """Count the columns of labels whose lowest two differ, and that are not background below.
 
     A layer above the first one is taken for a copy of the lowest: such a column says nothing of it.
     From row `y` on; returns the row where the table is full, or the number of rows, and the columns so far.
@@ -187,12 +234,12 @@ def _columns(flat, z, y, nx, lanes, edges, background, columns, found):  # type:
             x = 64 * word
             n = min(64, nx - x)
             i = z * plane + y * nx + x
-            odd = np.uint64(0)
+            odd = steps[y, word]
+            if odd == 0:
+                continue
             edge = _ONE
             for lane in range(len(lanes)):
-                above = lane if lane <= z else 0
-                odd |= differing(flat, i, i - above * plane, n)
-                edge |= edges[(z - above) % len(lanes), y, word]
+                edge |= edges[(z - (lane if lane <= z else 0)) % len(lanes), y, word]
             odd &= edge
             while odd:
                 k = lowest(odd)
@@ -211,32 +258,26 @@ def _columns(flat, z, y, nx, lanes, edges, background, columns, found):  # type:
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _apart(i, found, lanes, nearest, z, background, columns, layers, pairs, ends, recent):  # type: ignore[no-untyped-def]
-    """What each column of labels says of its lowest one, from the `i`-th on; it leaves the table.
+def _apart(i, found, lanes, nearest, z, background, columns, pairs, ends):  # type: ignore[no-untyped-def]
+    """Who faces the lowest label in each column, from the `i`-th on; the column leaves the table.
 
     Returns the column where the table of pairs is full, or the number of columns.
     """
     _, labels, voxels, where, slots = columns
-    name, zs, sums, row_slots = layers
     pair_labels, pair_counts, pair_slots = pairs
     while i < found and ends[3] + len(lanes) <= len(pair_labels):
         slots[where[i]] = -1
         label = labels[i, 0]
-        if not among(background, label):
-            row = row_of(name, zs, sums, row_slots, ends, recent, label, z)
-            free = True
-            for lag in range(1, len(lanes)):
-                above = labels[i, lag]
-                if above == label:
-                    free = False
-                elif lag >= nearest:
-                    sums[row, 9 + lag] += voxels[i]
-                    if free and not among(background, above) and _first(labels, i, lag):
-                        top = z - lag if lag > 1 else 0
-                        pair = pair_of(pair_labels, pair_counts, pair_slots, ends, above, label, top, lag - 1)
-                        pair_counts[pair, 2] += voxels[i]
-                        pair_counts[pair, 3] = min(pair_counts[pair, 3], z - lag)
-                        pair_counts[pair, 4] = max(pair_counts[pair, 4], z - lag)
+        free = not among(background, label)
+        for lag in range(1, len(lanes)):
+            above = labels[i, lag]
+            free &= above != label
+            if free and lag >= nearest and not among(background, above) and _first(labels, i, lag):
+                top = z - lag if lag > 1 else 0
+                pair = pair_of(pair_labels, pair_counts, pair_slots, ends, above, label, top, lag - 1)
+                pair_counts[pair, 2] += voxels[i]
+                pair_counts[pair, 3] = min(pair_counts[pair, 3], z - lag)
+                pair_counts[pair, 4] = max(pair_counts[pair, 4], z - lag)
         i += 1
     return i
 

@@ -43,6 +43,16 @@ def lowest(_typing: Any, word: Any) -> Any:
     return types.int64(types.uint64), build
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def ones(_typing: Any, word: Any) -> Any:
+    """How many bits are set."""
+
+    def build(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), build
+
+
 @njit(cache=True, nogil=True, _nrt=False)
 def differing(voxels, i, j, n):  # type: ignore[no-untyped-def]
     """Where the `n` <= 64 voxels from `i` differ from those from `j`, as bits; nothing beyond is touched.

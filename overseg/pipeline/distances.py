@@ -22,7 +22,8 @@ from overseg.kernels.tables import Candidates, Int, LayerTable
 from overseg.kernels.transport import Points, can_be_solved, emd_points
 from overseg.model.features import FULL, MOMENTS, PAPER, distance_features, paper_features
 from overseg.model.intervals import Interval, distance_intervals
-from overseg.pipeline.boxes import Reader
+from overseg.pipeline.boxes import HELD_BYTES, Reader, tile_of
+from overseg.pipeline.device import find_card
 from overseg.pipeline.planfile import write_atomically
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ FAST_ERROR = 0.03
 
 _BATCH_ROWS = 64
 _BATCH_VOXELS = 1 << 26
-_GROUP_VOXELS = 1 << 21  # of the masks that are held at a time
+_GROUP_VOXELS = 1 << 19  # of the masks that are held at a time
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,17 @@ def batches(wanted: Sequence[Look]) -> Iterator[tuple[Look, ...]]:
         voxels += look.voxels
     if batch:
         yield tuple(batch)
+
+
+def peak_bytes(volume: Volume, batch: Sequence[Look]) -> int:
+    """Memory that a task of these needs for its voxels and masks, at most."""
+    size = volume.dtype.itemsize
+    largest, together = max(look.voxels for look in batch), sum(look.voxels for look in batch)
+    held = min(size * together, max(HELD_BYTES, size * largest))
+    # A box is widened to 64 bits and compared; a mask's voxel is two numbers, listed, centred and sorted.
+    return (
+        held + 3 * size * int(np.prod(tile_of(volume))) + 17 * largest + 64 * (_GROUP_VOXELS + largest // 2)
+    )
 
 
 def distance_task(
@@ -290,6 +302,8 @@ def _solved(pairs: Sequence[Pair], size: tuple[float, float], way: Way, refuse: 
     """Distances, lower and upper bounds, shape (3, n); masks too large for it have NaN, or are refused."""
     out = np.full((3, len(pairs)), np.nan)
     rows = [i for i, (one, two) in enumerate(pairs) if refuse or can_be_solved(len(one), len(two))]
+    if way == "cuda" and not find_card()["card"]:
+        way = "fast"  # this worker has none, and the decisions are the same
     if way in ("cuda", "cpu"):
         from overseg.kernels.brackets import brackets
 

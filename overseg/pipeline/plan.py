@@ -18,17 +18,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from overseg.cluster.receipts import file_is_there
-from overseg.errors import ModelError, ResourceError
+from overseg.errors import ModelError
 from overseg.model import load
 from overseg.pipeline import fills as filling
 from overseg.pipeline import scan as scanning
 from overseg.pipeline.assemble import Judged, put_together
 from overseg.pipeline.decide import Guard, decide
+from overseg.pipeline.device import choose
 from overseg.pipeline.lazy import Limits
 from overseg.pipeline.parts import TimePoint, reconcile
 from overseg.pipeline.plandata import PlanData
@@ -40,14 +41,13 @@ from overseg.settings import Settings
 if TYPE_CHECKING:
     from overseg.cluster import Executor
     from overseg.model import Model
+    from overseg.pipeline.distances import Device
     from overseg.volume import Volume
 
 Progress = Callable[[str, int, int], None]
 
 #: Voxels that one process scans in about the time that starting workers takes.
 _WORTH_A_WORKER = 64_000_000
-#: What a worker process takes before it does anything, in bytes.
-_IDLE_BYTES = 300 << 20
 
 
 def make_plan(
@@ -57,6 +57,7 @@ def make_plan(
     place: str | Path,
     *,
     progress: Progress | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
 ) -> PlanData:
     """Find, judge and decide; what is worked out on the way is kept under ``place/run`` for a run cut short.
 
@@ -71,6 +72,8 @@ def make_plan(
         The plan folder.
     progress : callable, optional
         Called as ``progress(step, done, total)``.
+    device : {"auto", "cpu", "cuda"}
+        Whether graphics cards help: ``auto`` with distances, ``cuda`` with the scan as well.
 
     Returns
     -------
@@ -84,12 +87,13 @@ def make_plan(
     """
     run = Path(place) / "run"
     model = _model(settings)
+    card = choose(device, executor)
     clock = _Clock()
     with clock("scan"):
-        scanned = scan_volume(volume, settings, executor, run, progress)
+        scanned = scan_volume(volume, settings, executor, run, progress, device)
     box = box_of(volume, settings)
     judged = [
-        _judge(t, scanned, volume, settings, model, executor, run, clock, progress)
+        _judge(t, scanned, volume, settings, model, executor, run, clock, progress, card)
         for t in range(volume.n_times)
     ]
     with clock("fill"):
@@ -150,18 +154,22 @@ class Scanned:
 
 
 def scan_volume(
-    volume: Volume, settings: Settings, executor: Executor, run: Path, progress: Progress | None
+    volume: Volume,
+    settings: Settings,
+    executor: Executor,
+    run: Path,
+    progress: Progress | None,
+    device: str = "cpu",
 ) -> Scanned:
     """Tables of every task and seam; what an earlier run left and still fits is not done again."""
     folder, receipts = run / "scan", run / "receipts"
-    memory = max(executor.memory - _IDLE_BYTES, executor.memory // 2)
-    tasks = scanning.plan_scan(volume, settings, memory, executor.workers)
+    tasks = scanning.plan_scan(volume, settings, executor.room, executor.workers)
     by_name = {task.name: task for task in tasks}
 
     def fits(name: str, receipt: Mapping[str, Any]) -> bool:
         return scanning.receipt_fits(volume, by_name[name], receipt, str(folder))
 
-    units = {task.name: (volume, task, str(folder)) for task in tasks}
+    units = {task.name: (volume, task, str(folder), device) for task in tasks}
     stamps, rows = {}, 0
     for name, receipt in executor.run("scan", scanning.scan_task, units, receipts, progress, fits):
         stamps[name] = receipt.get("stamp")
@@ -220,6 +228,7 @@ def _judge(
     run: Path,
     clock: _Clock,
     progress: Progress | None,
+    card: Device | None,
 ) -> Judged:
     """Reconcile, find, score and decide one time point."""
     with clock("reconcile"):
@@ -239,6 +248,7 @@ def _judge(
             executor=executor,
             run=run,
             progress=progress,
+            device=card,
         )
     with clock("decide"):
         published = settings.preset == "paper"
@@ -283,22 +293,13 @@ def _fill(
             name = f"t{each.t}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"
             path = str(run / "fill" / f"{name}.parquet")
             units[name] = (volume, batch, settings.background, settings.fill, path, each.t, box)
-            _check_memory(filling.peak_bytes(volume, batch), executor, volume)
+            need = filling.peak_bytes(volume, batch)
+            executor.check_room(need, "restoring the largest mask", volume.location, ", or --fill none")
     done = dict(executor.run("fill", filling.fill_task, units, run / "receipts", progress, file_is_there))
     known = [each.found.layers.voxels() for each in judged]
     labels, voxels = (np.concatenate(column) for column in zip(*known, strict=True))
     times = np.repeat([each.t for each in judged], [len(labels) for labels, _ in known])
     return settle([done[name]["path"] for name in units], labels, voxels, times)
-
-
-def _check_memory(need: int, executor: Executor, volume: Volume) -> None:
-    if need + _IDLE_BYTES > executor.memory:
-        mib = (need + _IDLE_BYTES) // 2**20 + 1
-        raise ResourceError(
-            f"restoring the largest mask takes about {mib} MiB, a worker has {executor.memory // 2**20} MiB",
-            where=volume.location,
-            remedy=f"give --memory {mib}MiB or more with fewer --workers, or --fill none to merge only",
-        )
 
 
 class _Clock:

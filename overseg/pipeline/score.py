@@ -24,7 +24,7 @@ from overseg.cluster.receipts import file_is_there
 from overseg.kernels.tables import Bool, Candidates, Int, Layers
 from overseg.model.features import FULL, MOMENTS, PAPER
 from overseg.model.intervals import Interval
-from overseg.pipeline.distances import ALL, REACH, Device, Look, Way, distance_task
+from overseg.pipeline.distances import ALL, REACH, Device, Look, Way, distance_task, peak_bytes
 from overseg.pipeline.distances import batches as look_batches
 from overseg.pipeline.firststage import First, Firsts, Wanted, first_task, save_candidates
 from overseg.pipeline.firststage import batches as first_batches
@@ -314,6 +314,8 @@ class _Work:
             name = f"t{self.t}-{kind}-{_short([*facts, [asdict(look) for look in batch]])}"
             path = str(self.run / "distances" / f"{name}.npy")
             units[name] = (self.volume, batch, kind, path, self.t, way)
+            need = peak_bytes(self.volume, batch)
+            self.executor.check_room(need, "measuring the largest cells' distances", self.volume.location)
         done = self._run("distances", distance_task, units)
         parts = [np.load(done[name]["path"], allow_pickle=False) for name in units]
         return np.concatenate(parts, axis=1)
