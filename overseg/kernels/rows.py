@@ -13,7 +13,9 @@ SUMS = ("area", "sy", "sx", "syy", "sxx", "syx", "y0", "y1", "x0", "x1")
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _STIR = np.uint64(0xBF58476D1CE4E5B9)
 _TOP = np.uint64(32)
-_RECENT = np.uint64(56)
+_RECENT = np.uint64(54)
+RECENT = 1 << 10
+"""Places of `recent` in `row_of`: many more than a layer of a block has labels."""
 _FAR = 2**62
 _LEAST = 512
 

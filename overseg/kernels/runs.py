@@ -1,8 +1,9 @@
 """Compiled parts of the scan: what each label has in a layer, and what lies above it there.
 
-A word holds where 64 voxels differ from their neighbours in x, others where they differ from those one, two, ..
-layers above. Runs of one label end where the first has a bit, and how many of a run's voxels have another
-label so many layers earlier is a count of the bits of the others: most of a volume is seen by words alone.
+A word holds where 64 voxels differ from their neighbours in x, others where they differ from those one, two,
+or more layers above. Runs of one label end where the first has a bit, and how many of a run's voxels have
+another label so many layers earlier is a count of the bits of the others: most of a volume is seen by words
+alone.
 
 What is left is where a label begins below another one: stretches of a few voxels with one label in each layer
 of the window. They are counted by that column of labels first, and only then taken apart, once for every
@@ -17,6 +18,7 @@ import numpy as np
 from numba import njit
 
 from overseg.kernels.rows import (
+    RECENT,
     among,
     column_slot,
     empty_columns,
@@ -26,9 +28,10 @@ from overseg.kernels.rows import (
     pair_of,
     row_of,
 )
-from overseg.kernels.words import differing, lowest, ones
+from overseg.kernels.words import differing, listed, lowest, ones
 
 _ONE = np.uint64(1)
+_NO_ROW = np.uint64(2**63)
 
 
 @njit(cache=True, nogil=True)
@@ -66,9 +69,10 @@ def tally(block, first, split, place, lanes, background, highest, layers, pairs,
     flat = block.reshape(-1)
     window = len(lanes)
     edges = np.empty((window, ny, (nx + 63) // 64), np.uint64)
-    steps = np.zeros((2, window - 1, *edges.shape[1:]), np.uint64)
-    counted = np.empty((2, window - 1), np.int64)
-    recent = np.empty(256, np.int64)
+    steps = np.zeros((2, window - 1, ny, edges.shape[2] + 1), np.uint64)
+    counted, rows = np.zeros(edges.shape[2] + 1, np.int64), np.empty(nx, np.uint64)
+    places, spans = np.empty(nx + 4, np.int64), np.empty(edges.shape[2], np.uint64)
+    recent = np.empty(RECENT, np.int64)
     columns = empty_columns(window)
     sums_of = _sums_up_to(place[2] + nx)
     for z in range(nz):
@@ -85,7 +89,7 @@ def tally(block, first, split, place, lanes, background, highest, layers, pairs,
                 layers = more_rows(layers, ends, nx)
             y = _own(
                 flat, at, y, nx, lanes, nearest, (place[0] + z, place[1], place[2]), background, highest,
-                edges[here], steps[z % 2], sums_of, counted, layers, ends, recent,
+                edges[here], steps[z % 2], sums_of, counted, places, rows, layers, ends, recent,
             )  # fmt: skip
             if y < 0:
                 return layers, pairs, False
@@ -93,7 +97,9 @@ def tally(block, first, split, place, lanes, background, highest, layers, pairs,
         while y < ny:
             if found + nx > len(columns.voxels):
                 columns = more_columns(columns, found, nx)
-            y, found = _columns(flat, z, y, nx, lanes, edges, steps[z % 2, 0], background, columns, found)
+            y, found = _columns(
+                flat, z, y, nx, lanes, edges, steps[z % 2, 0], spans, places, background, columns, found
+            )
         i = 0
         while i < found:
             if ends[3] + window > len(pairs.labels):
@@ -118,22 +124,26 @@ def _edges(flat, at, nx, edges):  # type: ignore[no-untyped-def]
 def _steps(flat, z, nx, lanes, old, new):  # type: ignore[no-untyped-def]
     """Bits that say where a voxel differs from that 1, 2, .. layers above, from those of the layer before.
 
-    Where layers are too few nothing is written, and nothing was before.
+    One word more has all bits of its row. Where layers are too few nothing is written, nor was before.
     """
     _, ny, words = new.shape
+    words -= 1
     plane = ny * nx
     for lag in range(1, len(lanes)):
         if lag > z:
             return
         at = z * plane
         for y in range(ny):
+            some = np.uint64(0)
             for word in range(words):
+                found = np.uint64(0)
                 # Two that are equal to what lies between them are equal.
                 if lag == 1 or new[0, y, word] | old[lag - 2, y, word]:
                     x = at + 64 * word
-                    new[lag - 1, y, word] = differing(flat, x, x - lag * plane, min(64, nx - 64 * word))
-                else:
-                    new[lag - 1, y, word] = 0
+                    found = differing(flat, x, x - lag * plane, min(64, nx - 64 * word))
+                new[lag - 1, y, word] = found
+                some |= found
+            new[lag - 1, y, words] = some
             at += nx
 
 
@@ -149,76 +159,97 @@ def _sums_up_to(n):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, _nrt=False)
 def _own(  # type: ignore[no-untyped-def]
-    flat, at, y, nx, lanes, nearest, corner, background, highest, edges, steps, sums_of, counted, layers, ends,
-    recent,
+    flat, at, y, nx, lanes, nearest, corner, background, highest, edges, steps, sums_of, counted, places,
+    rows, layers, ends, recent,
 ):  # fmt: skip
-    """Area, moments and box of every label of a layer, and what differs above it, run by run, from row `y` on.
+    """Area, moments and box of every label of a layer, and what differs above, run by run, from row `y` on.
 
     Returns the row where the table is full, the number of rows when done, and -1 where a voxel is no label.
     """
-    label, zs, sums, slots = layers
-    before, until = counted
+    sums = layers[2]
     ny, words = edges.shape
     z, y0, x0 = corner
-    while y < ny and ends[1] + nx <= len(label):
-        base = at + y * nx
-        start = 0
-        name = np.uint64(flat[base])
-        before[:] = 0
-        until[:] = 0
-        # The first edge opens the row; one word more than there are closes it.
-        bits = edges[y, 0] & ~_ONE
-        for word in range(words + 1):
-            offset = 64 * word
-            if word == words:
-                bits, offset = _ONE, nx
-            elif word > 0:
-                bits = edges[y, word]
-            while bits:
-                k = lowest(bits)
-                stop = offset + k
-                bits &= bits - _ONE
-                if name > highest:
-                    return -1
-                row = -1
-                if not among(background, name):
-                    row = row_of(label, zs, sums, slots, ends, recent, name, z)
-                    _add_run(sums, row, y0 + y, x0 + start, x0 + stop, sums_of)
-                for lag in range(len(lanes) - 1):
-                    seen = before[lag]
-                    if word < words:
-                        seen += ones(steps[lag, y, word] & ((_ONE << np.uint64(k)) - _ONE))
-                    if row >= 0 and lag + 1 >= nearest:
-                        sums[row, 10 + lag] += seen - until[lag]
-                    until[lag] = seen
-                start = stop
-                if stop < nx:
-                    name = np.uint64(flat[base + stop])
-            if word < words:
-                for lag in range(len(lanes) - 1):
-                    before[lag] += ones(steps[lag, y, word])
+    while y < ny and ends[1] + nx <= len(layers[0]):
+        # The first edge opens the row, and its end closes it.
+        n = listed(edges[y, 0] & ~_ONE, 0, places, 0)
+        for word in range(1, words):
+            n = listed(edges[y, word], 64 * word, places, n)
+        places[n] = nx
+        n += 1
+        if not _name(flat, at + y * nx, n, places, background, highest, layers, ends, recent, z, rows):
+            return -1
+        _add_runs(sums, n, places, rows, y0 + y, x0, sums_of)
+        for lag in range(nearest, len(lanes)):
+            if steps[lag - 1, y, words]:
+                _add_differing(sums, 9 + lag, n, places, rows, steps[lag - 1, y, :words], counted)
         y += 1
     return y
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _add_run(sums, row, y, x, stop, sums_of):  # type: ignore[no-untyped-def]
-    width = stop - x
-    sx = sums_of[stop, 0] - sums_of[x, 0]
-    sums[row, 0] += width
-    sums[row, 1] += y * width
-    sums[row, 2] += sx
-    sums[row, 3] += y * y * width
-    sums[row, 4] += sums_of[stop, 1] - sums_of[x, 1]
-    sums[row, 5] += y * sx
-    sums[row, 6] = min(sums[row, 6], y)
-    sums[row, 7] = max(sums[row, 7], y + 1)
-    sums[row, 8] = min(sums[row, 8], x)
-    sums[row, 9] = max(sums[row, 9], stop)
+def _name(flat, base, n, places, background, highest, layers, ends, recent, z, rows):  # type: ignore[no-untyped-def]
+    """The row of each run's label, one that is none for background. Returns whether all are labels."""
+    label, zs, sums, slots = layers
+    start = np.uint64(base)
+    some = len(background) > 0
+    nothing = background[0] if some else np.uint64(0)
+    for i in range(np.uint64(n)):
+        name = np.uint64(flat[start])
+        if name > highest:
+            return False
+        if (some and name == nothing) or (len(background) > 1 and among(background, name)):
+            rows[i] = _NO_ROW
+        else:
+            rows[i] = row_of(label, zs, sums, slots, ends, recent, name, z)
+        start = np.uint64(base) + np.uint64(places[i])
+    return True
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _columns(flat, z, y, nx, lanes, edges, steps, background, columns, found):  # type: ignore[no-untyped-def]
+def _add_runs(sums, n, places, rows, y, x0, sums_of):  # type: ignore[no-untyped-def]
+    """Add the runs of a row, that begin where the one before ends, to their labels' rows."""
+    x = np.uint64(x0)
+    for i in range(np.uint64(n)):
+        stop = np.uint64(x0) + np.uint64(places[i])
+        row = rows[i]
+        if row != _NO_ROW:
+            width = np.int64(stop - x)
+            sx = sums_of[stop, 0] - sums_of[x, 0]
+            sums[row, 0] += width
+            sums[row, 1] += y * width
+            sums[row, 2] += sx
+            sums[row, 3] += y * y * width
+            sums[row, 4] += sums_of[stop, 1] - sums_of[x, 1]
+            sums[row, 5] += y * sx
+            sums[row, 6] = min(sums[row, 6], y)
+            sums[row, 7] = max(sums[row, 7], y + 1)
+            sums[row, 8] = min(sums[row, 8], np.int64(x))
+            sums[row, 9] = max(sums[row, 9], np.int64(stop))
+        x = stop
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _add_differing(sums, column, n, places, rows, steps, counted):  # type: ignore[no-untyped-def]
+    """Add to a column how many voxels of each run have a bit."""
+    words = np.uint64(len(steps))
+    for word in range(words):
+        counted[word + _ONE] = counted[word] + ones(steps[word])
+    before = 0
+    for i in range(np.uint64(n)):
+        stop = np.uint64(places[i])
+        word = stop >> np.uint64(6)
+        until = counted[word]
+        if word < words:
+            until += ones(steps[word] & ((_ONE << (stop & np.uint64(63))) - _ONE))
+        if rows[i] != _NO_ROW:
+            sums[rows[i], column] += until - before
+        before = until
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _columns(  # type: ignore[no-untyped-def]
+    flat, z, y, nx, lanes, edges, steps, spans, places, background, columns, found
+):
     """Count the columns of labels whose lowest two differ, and that are not background below.
 
     A layer above the first one is taken for a copy of the lowest: such a column says nothing of it.
@@ -230,29 +261,27 @@ def _columns(flat, z, y, nx, lanes, edges, steps, background, columns, found):  
     some = len(background) > 0
     nothing = background[0] if some else np.uint64(0)
     while y < ny and found + nx <= len(voxels):
-        for word in range(words):
-            x = 64 * word
-            n = min(64, nx - x)
-            i = z * plane + y * nx + x
-            odd = steps[y, word]
-            if odd == 0:
-                continue
-            edge = _ONE
-            for lane in range(len(lanes)):
-                edge |= edges[(z - (lane if lane <= z else 0)) % len(lanes), y, word]
-            odd &= edge
-            while odd:
-                k = lowest(odd)
-                odd &= odd - _ONE
-                if some and np.uint64(flat[i + k]) == nothing:
-                    continue
+        n = 0
+        for word in range(words if steps[y, words] else 0):
+            if steps[y, word]:
+                span = _ONE
                 for lane in range(len(lanes)):
-                    labels[found, lane] = flat[i + k - (lane if lane <= z else 0) * plane]
-                column, slot = column_slot(labels, slots, multipliers, found, len(lanes))
-                if column == found:
-                    slots[slot], where[found], voxels[found] = found, slot, 0
-                    found += 1
-                voxels[column] += min(lowest((edge >> np.uint64(k)) >> _ONE) + 1, n - k)
+                    span |= edges[(z - (lane if lane <= z else 0)) % len(lanes), y, word]
+                spans[word] = span
+                n = listed(steps[y, word] & span, 64 * word, places, n)
+        base = z * plane + y * nx
+        for i in range(n):
+            x = places[i]
+            for lane in range(len(lanes)):
+                labels[found, lane] = flat[base + x - (lane if lane <= z else 0) * plane]
+            if some and labels[found, 0] == nothing:
+                continue
+            column, slot = column_slot(labels, slots, multipliers, found, len(lanes))
+            if column == found:
+                slots[slot], where[found], voxels[found] = found, slot, 0
+                found += 1
+            end = lowest((spans[x >> 6] >> np.uint64(x & 63)) >> _ONE) + 1
+            voxels[column] += min(end, 64 - (x & 63), nx - x)
         y += 1
     return y, found
 

@@ -78,3 +78,27 @@ def differing(voxels, i, j, n):  # type: ignore[no-untyped-def]
         if voxels[i + k] != voxels[j + k]:
             word |= _ONE << np.uint64(k)
     return word
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def listed(word, offset, places, n):  # type: ignore[no-untyped-def]
+    """Write the places of the bits that are set after the first `n` places; how many there are now.
+
+    Four at a time, needed or not: a loop that ends after a bit or two would be mispredicted each time.
+
+    Parameters
+    ----------
+    word : uint64
+    offset : int64
+        Place of bit 0.
+    places : ndarray of int64
+        With room for four more than are needed.
+    n : int64
+    """
+    end = n + ones(word)
+    while n < end:
+        for _ in range(4):
+            places[n] = offset + lowest(word)
+            word &= word - _ONE
+            n += 1
+    return end
