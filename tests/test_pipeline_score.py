@@ -18,7 +18,7 @@ from overseg.pipeline import distances, firststage
 from overseg.pipeline import score as scoring
 from overseg.pipeline.candidates import find_candidates
 from overseg.pipeline.decide import decide
-from overseg.pipeline.distances import ALL, REACH, distance_rows, looks
+from overseg.pipeline.distances import ALL, REACH, distance_rows, looks, measured
 from overseg.pipeline.lazy import Limits
 from overseg.pipeline.score import score
 from overseg.settings import RunSettings, Settings
@@ -46,7 +46,7 @@ def scored(broken, tables, tmp_path):
     stored[:] = broken
     volume = open_volume(tmp_path / "a.zarr", voxel_size=SIZE)
 
-    def run(settings, model, candidates=None, folder="run"):
+    def run(settings, model, candidates=None, folder="run", device=None):
         with open_executor(RunSettings()) as executor:
             return score(
                 tables[0] if candidates is None else candidates,
@@ -59,6 +59,7 @@ def scored(broken, tables, tmp_path):
                 fingerprint=7,
                 executor=executor,
                 run=tmp_path / folder,
+                device=device,
             )
 
     return run
@@ -145,6 +146,37 @@ def test_fast_distances_never_decide_otherwise_than_exact_ones(scored, tables, w
     measured = (exact.stage == "full") & (fast.stage == "full")
     assert measured.any() and not np.array_equal(fast.p[measured], exact.p[measured])
     assert np.array_equal(fast.p[fast.stage == "moments"], exact.p[fast.stage == "moments"])
+
+
+@pytest.mark.parametrize("weight", [0.01, 0.1, 1.0])
+def test_bounds_from_a_card_never_decide_otherwise_than_exact_distances(scored, tables, weight):
+    # The card's code on the CPU: torch does not mind where it runs.
+    model = listening(weight)
+    exact = scored(Settings(emd="all", transport="exact"), model, folder="exact")
+    card = scored(Settings(emd="all"), model, folder="card", device="cpu")
+    limits = Limits.of(model, Settings())
+    assert verdicts(tables, exact, limits) == verdicts(tables, card, limits)
+    measured = (exact.stage == "full") & (card.stage == "full")
+    assert measured.any() and (card.p[measured] != exact.p[measured]).any()
+
+
+def test_a_worker_without_a_card_measures_on_its_processor(monkeypatch, broken, tables):
+    monkeypatch.setattr(distances, "find_card", lambda: {"card": None})
+    found, layers = tables
+    wanted = looks(found, layers, np.arange(8), REACH)
+    ways = [measured(broken.__getitem__, wanted, "full", SIZE[1:], way) for way in ("cuda", "fast")]
+    assert np.array_equal(*ways)
+
+
+def test_bounds_hold_for_exact_distances(broken, tables):
+    found, layers = tables
+    wanted = looks(found, layers, np.arange(len(found)), REACH)
+    exact = measured(broken.__getitem__, wanted, "full", SIZE[1:], "exact")
+    assert np.array_equal(exact[0], exact[1]) and np.array_equal(exact[0], exact[2])
+    for way in ("fast", "cpu"):
+        values, low, high = measured(broken.__getitem__, wanted, "full", SIZE[1:], way)
+        assert ((low <= exact[0]) & (exact[0] <= high)).all()
+        assert ((low <= values) & (values <= high)).all()
 
 
 def test_near_a_border_fast_distances_are_worked_out_again_exactly(monkeypatch, scored):

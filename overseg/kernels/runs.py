@@ -190,18 +190,18 @@ def _own(  # type: ignore[no-untyped-def]
 def _name(flat, base, n, places, background, highest, layers, ends, recent, z, rows):  # type: ignore[no-untyped-def]
     """The row of each run's label, one that is none for background. Returns whether all are labels."""
     label, zs, sums, slots = layers
-    start = np.uint64(base)
+    at = np.uint64(base)
     some = len(background) > 0
     nothing = background[0] if some else np.uint64(0)
     for i in range(np.uint64(n)):
-        name = np.uint64(flat[start])
+        name = np.uint64(flat[at])
         if name > highest:
             return False
         if (some and name == nothing) or (len(background) > 1 and among(background, name)):
             rows[i] = _NO_ROW
         else:
             rows[i] = row_of(label, zs, sums, slots, ends, recent, name, z)
-        start = np.uint64(base) + np.uint64(places[i])
+        at = np.uint64(base) + np.uint64(places[i])
     return True
 
 
@@ -237,10 +237,10 @@ def _add_differing(sums, column, n, places, rows, steps, counted):  # type: igno
     before = 0
     for i in range(np.uint64(n)):
         stop = np.uint64(places[i])
-        word = stop >> np.uint64(6)
-        until = counted[word]
-        if word < words:
-            until += ones(steps[word] & ((_ONE << (stop & np.uint64(63))) - _ONE))
+        whole = stop >> np.uint64(6)
+        until = counted[whole]
+        if whole < words:
+            until += ones(steps[whole] & ((_ONE << (stop & np.uint64(63))) - _ONE))
         if rows[i] != _NO_ROW:
             sums[rows[i], column] += until - before
         before = until
