@@ -41,9 +41,11 @@ def test_any_points_with_any_masses(data, ns, nt):
     places = np.array(points, float) * (0.3, 0.17)
     s, t = places[:ns], places[ns:]
     guess = np.array(data.draw(st.lists(st.floats(-30, 30), min_size=nt, max_size=nt)))
-    total, potentials = transport(
-        *np.ascontiguousarray(s.T), supply, *np.ascontiguousarray(t.T), demand, guess, 0.5
+    wide, spread = np.full(ns, 2.0), np.full(nt, 0.25)
+    total, most, potentials = transport(
+        *np.ascontiguousarray(s.T), supply, wide, *np.ascontiguousarray(t.T), demand, spread, guess, 0.5
     )
+    assert total < most <= total + 1.5 * supply.sum() * (1 + 1e-12)
     costs = ot.dist(s, t, metric="euclidean")
     whole = float(supply.sum())
     assert total / whole == pytest.approx(ot.emd2(supply / whole, demand / whole, costs), abs=1e-6)
@@ -123,7 +125,9 @@ def test_what_is_left_to_transport(a, b):
 def test_blocks_keep_mass_and_its_centre(weights, h):
     y, x = np.nonzero(weights)
     mass = weights[y, x]
-    by, bx, total = gathered(y, x, mass, h, np.array([0.5, 2.0]))
+    by, bx, total, spread = gathered(y, x, mass, h, np.array([0.5, 2.0]))
+    about = total @ spread + total @ (by**2 + bx**2)
+    assert about == pytest.approx(mass @ ((0.5 * y) ** 2 + (2.0 * x) ** 2))
     assert total.sum() == mass.sum()
     assert total @ by == pytest.approx(0.5 * (mass @ y))
     assert total @ bx == pytest.approx(2.0 * (mass @ x))

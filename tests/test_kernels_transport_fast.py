@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from overseg.kernels import levels
-from overseg.kernels.transport import emd_points, mask_points
+from overseg.kernels.transport import emd_between, emd_points, mask_points
 
 some = settings(max_examples=40, deadline=None)
 
 
 def error(one, two, spacing=(1.0, 1.0)):
     """Relative; where the distance is near to nothing, 0.005 voxels count as 1%."""
-    exact, fast = emd_points(one, two, spacing), emd_points(one, two, spacing, fast=True)
+    exact, (_, low, high) = emd_points(one, two, spacing), emd_between(one, two, spacing)
+    fast = emd_points(one, two, spacing, fast=True)
+    assert low <= exact <= high
     return abs(fast - exact) / max(exact, 0.5 * spacing[0])
 
 
@@ -22,7 +24,9 @@ def error(one, two, spacing=(1.0, 1.0)):
 @given(arrays(bool, (6, 8)).filter(np.any), arrays(bool, (6, 8)).filter(np.any))
 def test_small_problems_are_exact(a, b):
     one, two = mask_points(a), mask_points(b, (2, 3))
-    assert emd_points(one, two, (0.3, 0.1), fast=True) == emd_points(one, two, (0.3, 0.1))
+    exact, (value, low, high) = emd_points(one, two, (0.3, 0.1)), emd_between(one, two, (0.3, 0.1))
+    assert emd_points(one, two, (0.3, 0.1), fast=True) == value == exact
+    assert low <= exact <= high <= low * (1 + 3e-9)
 
 
 @some
@@ -35,6 +39,23 @@ def test_discs_and_ellipses(radius, other, step, stretch, shift):
     value = emd_points(one, two, fast=True)
     assert emd_points(two, one, fast=True) == value
     assert emd_points(two + shift, one + shift, fast=True) == value
+
+
+@some
+@given(arrays(bool, (40, 44), elements=st.booleans()), st.integers(0, 2**32), st.sampled_from([1.0, 3.0]))
+def test_bounds_hold_for_ragged_masks(ragged, seed, stretch):
+    # Blobs with holes and islands, far enough apart for blocks to be trusted.
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:40, :44]
+    masks = [
+        ((y - rng.integers(8, 32)) ** 2 + (x - rng.integers(8, 36)) ** 2 < rng.integers(30, 200))
+        & (ragged | (rng.random(ragged.shape) < 0.9))
+        for _ in range(2)
+    ]
+    one, two = (mask_points(mask) for mask in masks)
+    if len(one) and len(two):
+        exact, (fast, low, high) = emd_points(one, two, (1.0, stretch)), emd_between(one, two, (1.0, stretch))
+        assert low <= exact <= high and low <= fast <= high
 
 
 def test_what_does_not_agree_is_exact():

@@ -211,13 +211,8 @@ def _problem(points_a: Points, points_b: Points, size: Float, number: int) -> Pr
 
 
 def _blocks(side: Points, h: int, size: Float) -> Float:
-    y, x, mass = gathered(*side, h, np.ones(2))
-    centre = np.stack([y, x])
-    # A block's voxels lie in h rows: the mean square about a mean c is at most (last - c) (c - first)
-    # (Bhatia & Davis, Am. Math. Mon. 107:353, 2000), with equality for two rows.
-    into = centre - h * np.floor(centre / h)
-    spread = np.maximum((h - 1 - into) * into, 0.0)
-    return np.concatenate([centre * size[:, None], [mass / mass.sum(), size**2 @ spread]])
+    y, x, mass, square = gathered(*side, h, size)
+    return np.stack([y, x, mass / mass.sum(), square])
 
 
 def _groups(levels: list[Level], memory: int) -> Iterator[list[Level]]:

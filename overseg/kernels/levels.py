@@ -29,6 +29,9 @@ MOST_CHANGE = 0.05
 """The fast way trusts blocks if the mass travels so many of their sides on average, and if the coarser level
 differs by no more than this share."""
 
+ROUNDING = 1e-9
+"""Bounds are widened by so much of their size: far above what rounding adds, far below what matters."""
+
 _kernel = numba.njit(cache=True, nogil=True)
 
 
@@ -116,14 +119,17 @@ def residual(points_a: Whole, points_b: Whole) -> Residual:
 
 
 @_kernel  # type: ignore[untyped-decorator]
-def gathered(y: Whole, x: Whole, mass: Whole, h: int, size: Float) -> tuple[Float, Float, Whole]:
-    """Blocks of side h: centres of mass in units of length, and masses; in the order of their first voxel."""
+def gathered(y: Whole, x: Whole, mass: Whole, h: int, size: Float) -> tuple[Float, Float, Whole, Float]:
+    """Blocks of side h: centres of mass in units of length, masses, and mean squares about the centres.
+
+    In the order of their first voxel.
+    """
     n = y.size
     if h == 1:
-        return y * size[0], x * size[1], mass
+        return y * size[0], x * size[1], mass, np.zeros(n)
     left = x.min() // h
     band, block = np.full(x.max() // h - left + 1, -1, np.int64), np.empty(x.max() // h - left + 1, np.int64)
-    cy, cx, total = np.zeros(n), np.zeros(n), np.zeros(n, np.int64)
+    cy, cx, total, square = np.zeros(n), np.zeros(n), np.zeros(n, np.int64), np.zeros(n)
     k = 0
     for i in range(n):
         row, column = y[i] // h, x[i] // h - left
@@ -134,8 +140,14 @@ def gathered(y: Whole, x: Whole, mass: Whole, h: int, size: Float) -> tuple[Floa
         total[g] += mass[i]
         cy[g] += mass[i] * y[i]
         cx[g] += mass[i] * x[i]
-    cy, cx, total = cy[:k], cx[:k], total[:k]
-    return cy / total * size[0], cx / total * size[1], total
+        # From the block's corner, so that nothing cancels.
+        dy, dx = (y[i] % h) * size[0], (x[i] % h) * size[1]
+        square[g] += mass[i] * (dy * dy + dx * dx)
+    cy, cx, total, square = cy[:k] / total[:k], cx[:k] / total[:k], total[:k], square[:k]
+    for g in range(k):
+        dy, dx = (cy[g] % h) * size[0], (cx[g] % h) * size[1]
+        square[g] = max(square[g] / total[g] - (dy * dy + dx * dx), 0.0)
+    return cy * size[0], cx * size[1], total, square
 
 
 @_kernel  # type: ignore[untyped-decorator]
@@ -158,9 +170,34 @@ def settled(total: float, before: float, reach: float, h: int) -> bool:
 
 
 @_kernel  # type: ignore[untyped-decorator]
-def levels(
-    sy: Whole, sx: Whole, supply: Whole, ty: Whole, tx: Whole, demand: Whole, size: Float, fast: bool
+def below(
+    sy: Float, sx: Float, supply: Whole, ty: Float, tx: Float, demand: Whole, py: Float, px: Float, u: Float
 ) -> float:
+    """What any transport costs at least: potentials of coarser sources, carried to all points of both sides.
+
+    As a function of slope one they are feasible everywhere (Kantorovich-Rubinstein).
+    """
+    total = 0.0
+    v, w = carried(ty, tx, py, px, u), carried(sy, sx, py, px, u)
+    for j in range(v.size):
+        total += demand[j] * v[j]
+    for i in range(w.size):
+        total -= supply[i] * w[i]
+    return total
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def levels(
+    sy: Whole,
+    sx: Whole,
+    supply: Whole,
+    ty: Whole,
+    tx: Whole,
+    demand: Whole,
+    size: Float,
+    fast: bool,
+    bounds: bool,
+) -> tuple[float, float, float]:
     """Least total of mass times length between two sets of voxels.
 
     Parameters
@@ -172,10 +209,13 @@ def levels(
     fast : bool
         Stop at the first level that agrees with the coarser one, and extrapolate from both: with blocks of
         side h the total is wrong by about h² (Richardson). What never agrees is exact.
+    bounds : bool
+        Work out bounds of what was extrapolated, which takes as long again.
 
     Returns
     -------
-    float
+    total, low, high : float
+        The exact total lies between the bounds; without bounds, all three are the same.
     """
     h = 1
     while min(sy.size, ty.size) > FEW * h * h:
@@ -185,16 +225,20 @@ def levels(
     total: float = math.nan
     u, px, py = np.empty(0), np.empty(0), np.empty(0)
     while h >= 1:
-        qy, qx, take = gathered(ty, tx, demand, h, size)
+        qy, qx, take, spread = gathered(ty, tx, demand, h, size)
         step = h * max(size[0], size[1])
         guess, slack = np.zeros(qy.size), 8.0 * step
         if u.size:
             guess, slack = carried(qy, qx, py, px, u), 0.2 * step
-        py, px, give = gathered(sy, sx, supply, h, size)
+        py, px, give, wide = gathered(sy, sx, supply, h, size)
         before = total
-        total, u = transport(py, px, give, qy, qx, take, guess, slack)
+        total, high, u = transport(py, px, give, wide, qy, qx, take, spread, guess, slack)
         if fast and settled(total, before, step * supply.sum(), h):
-            extrapolated: float = total + (total - before) / 3.0
-            return extrapolated
+            total += (total - before) / 3.0
+            if not bounds:
+                return total, total, total
+            fine = sy * size[0], sx * size[1], supply, ty * size[0], tx * size[1], demand
+            low, high = below(*fine, py, px, u) * (1 - ROUNDING), high * (1 + ROUNDING)
+            return min(max(total, low), high), low, high
         h //= 2
-    return total
+    return total, total * (1 - ROUNDING * bounds), total * (1 + ROUNDING * bounds)

@@ -250,6 +250,32 @@ def emd_points(
     ResourceError
         If the masks have some half a million voxels or more.
     """
+    return _solved(points_a, points_b, spacing, fast, bounds=False)[0]
+
+
+def emd_between(
+    points_a: Points, points_b: Points, spacing: tuple[float, float] = (1.0, 1.0)
+) -> tuple[float, float, float]:
+    """The fast distance of `emd_points`, with bounds of the exact one.
+
+    Parameters
+    ----------
+    points_a, points_b, spacing
+        As for `emd_points`, which also tells what is raised.
+
+    Returns
+    -------
+    value, low, high : float
+        In the unit of the voxel size. The lower bound is what the blocks' potentials, extended to all voxels,
+        are worth (Kantorovich-Rubinstein); the upper one what the blocks' plan costs at most (Jensen's
+        inequality). They are some 4% apart, or 2e-9 where the distance is exact.
+    """
+    return _solved(points_a, points_b, spacing, fast=True, bounds=True)
+
+
+def _solved(
+    points_a: Points, points_b: Points, spacing: tuple[float, float], fast: bool, bounds: bool
+) -> tuple[float, float, float]:
     if not len(points_a) or not len(points_b):
         raise InputError(
             "the distance to an empty mask is not defined",
@@ -264,9 +290,9 @@ def emd_points(
         )
     rest = residual(np.ascontiguousarray(points_a), np.ascontiguousarray(points_b))
     if not rest[0].size:
-        return 0.0
-    total = levels(*rest[:6], np.array(spacing, np.float64), fast)
-    return float(total / rest[6])
+        return 0.0, 0.0, 0.0
+    total, low, high = levels(*rest[:6], np.array(spacing, np.float64), fast, bounds)
+    return float(total / rest[6]), float(low / rest[6]), float(high / rest[6])
 
 
 # ------------------------------------------------------------------ bounds

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from overseg.kernels.emd_features import centred, layer_points
 from overseg.kernels.tables import Candidates, Int, LayerTable
-from overseg.kernels.transport import Points, can_be_solved, emd_points
+from overseg.kernels.transport import Points, can_be_solved, emd_between, emd_points
 from overseg.model.features import FULL, MOMENTS, PAPER, distance_features, paper_features
 from overseg.model.intervals import Interval, distance_intervals
 from overseg.pipeline.boxes import HELD_BYTES, Reader, tile_of
@@ -39,9 +39,6 @@ Pair = tuple[Points, Points]
 #: Pairs of layers within a part that the second stage looks at, the nearest to the gap.
 REACH = 4
 ALL = 1 << 40
-
-#: By how much a fast distance may be off, as a share of it: half as much again as the worst ever found.
-FAST_ERROR = 0.03
 
 _BATCH_ROWS = 64
 _BATCH_VOXELS = 1 << 26
@@ -202,8 +199,8 @@ def measured(
     size : tuple of float
         Voxel size (y, x); the published features do not use it.
     way : {"exact", "fast", "cuda", "cpu"}
-        ``fast`` distances are within about 1%, and taken to be within `FAST_ERROR`; ``cuda`` brackets them
-        on a graphics card, with certificates, and ``cpu`` does what the card would do.
+        ``fast`` distances are within about 1%; ``cuda`` brackets them on a graphics card, and ``cpu`` does
+        what the card would do. Bounds are certain in any case.
 
     Returns
     -------
@@ -304,15 +301,16 @@ def _solved(pairs: Sequence[Pair], size: tuple[float, float], way: Way, refuse: 
     rows = [i for i, (one, two) in enumerate(pairs) if refuse or can_be_solved(len(one), len(two))]
     if way == "cuda" and not find_card()["card"]:
         way = "fast"  # this worker has none, and the decisions are the same
+    some = [pairs[i] for i in rows]
     if way in ("cuda", "cpu"):
         from overseg.kernels.brackets import brackets
 
-        low, high = brackets([pairs[i] for i in rows], size, way)
+        low, high = brackets(some, size, way)
         out[:, rows] = 0.5 * (low + high), low, high
+    elif way == "fast":
+        out[:, rows] = np.array([emd_between(*pair, size) for pair in some]).reshape(-1, 3).T
     else:
-        error = FAST_ERROR if way == "fast" else 0.0
-        values = np.array([emd_points(*pairs[i], size, fast=way == "fast") for i in rows])
-        out[:, rows] = values, values * (1 - error), values * (1 + error)
+        out[:, rows] = [emd_points(*pair, size) for pair in some]
     return out
 
 
