@@ -58,6 +58,10 @@ def _one(
     units = [grid.slices(unit) for task in tasks for step in task.steps for unit in step]
     blocks = [np.ascontiguousarray(labels[unit]) for unit in units]
 
+    def decode() -> None:
+        for unit in units:
+            plain[unit]  # let go of at once, as the scan does
+
     def scan() -> None:
         for task in tasks:
             scan_task(volume, task, str(place))
@@ -66,7 +70,7 @@ def _one(
 
     seconds = interleaved(
         {
-            "decode": lambda: [plain[unit] for unit in units],
+            "decode": decode,
             "decode and scan": scan,
             "digest": lambda: [unit_digest(block) for block in blocks],
             "kernel": lambda: scan_array(labels, Settings().max_gap),

@@ -40,7 +40,9 @@ class LayerRows(NamedTuple):
 
 
 class PairRows(NamedTuple):
-    """Rows of two labels that face each other, with a hash table as in `LayerRows`.
+    """Rows of two labels that face each other or touch, with a hash table over the last of them.
+
+    Those that face each other are found again within their layer, those that touch within the step.
 
     Attributes
     ----------
@@ -80,12 +82,16 @@ class Columns(NamedTuple):
     slots: npt.NDArray[np.int64]
 
 
-def empty_rows(lags: int) -> tuple[LayerRows, PairRows]:
-    """Tables with little room and nothing in them."""
+def empty_rows(lags: int) -> tuple[LayerRows, PairRows, PairRows]:
+    """Tables with little room and nothing in them: of layers, and of labels that face each other or touch."""
     slots = np.full(2 * _LEAST, -1, np.int64)
     sums = np.empty((_LEAST, len(SUMS) + lags), np.int64)
     layers = LayerRows(np.empty(_LEAST, np.uint64), np.empty(_LEAST, np.int64), sums, slots)
-    return layers, PairRows(np.empty((_LEAST, 2), np.uint64), np.empty((_LEAST, 5), np.int64), slots.copy())
+    facing, touching = (
+        PairRows(np.empty((_LEAST, 2), np.uint64), np.empty((_LEAST, 5), np.int64), slots.copy())
+        for _ in range(2)
+    )
+    return layers, facing, touching
 
 
 @njit(cache=True, nogil=True, _nrt=False)
@@ -136,22 +142,18 @@ def _row_slot(label, zs, slots, floor, name, z):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def pair_of(labels, counts, slots, ends, above, below, z, gap):  # type: ignore[no-untyped-def]
-    """The row of two facing labels, a new one if need be; there is room for it."""
-    slot = _pair_slot(labels, counts, slots, ends[2], above, below, z, gap)
+def pair_of(pairs, ends, above, below, z, gap):  # type: ignore[no-untyped-def]
+    """The row of two labels, a new one if need be; there is room for it. `ends`: first row, and how many."""
+    labels, counts, slots = pairs
+    slot = _pair_slot(labels, counts, slots, ends[0], above, below, z, gap)
     row = slots[slot]
-    if row < ends[2]:
-        row = ends[3]
-        ends[3] += 1
+    if row < ends[0]:
+        row = ends[1]
+        ends[1] += 1
         slots[slot] = row
         labels[row, 0], labels[row, 1] = above, below
-        counts[row, 0], counts[row, 1], counts[row, 2], counts[row, 3], counts[row, 4] = (
-            z,
-            gap,
-            0,
-            _FAR,
-            -_FAR,
-        )
+        counts[row, 0], counts[row, 1], counts[row, 2] = z, gap, 0
+        counts[row, 3], counts[row, 4] = _FAR, -_FAR
     return row
 
 
@@ -210,15 +212,22 @@ def more_rows(layers, ends, n):  # type: ignore[no-untyped-def]
     return LayerRows(label, zs, sums, slots)
 
 
+@njit(cache=True, nogil=True, _nrt=False)
+def is_full(pairs, ends, n):  # type: ignore[no-untyped-def]
+    """Whether there is no room for `n` more pairs, or too little to find them fast."""
+    return ends[1] + n > len(pairs.labels) or 2 * (ends[1] + n - ends[0]) > len(pairs.slots)
+
+
 @njit(cache=True, nogil=True)
 def more_pairs(pairs, ends, n):  # type: ignore[no-untyped-def]
-    """Room for `n` more pairs, and for as many again as there are."""
-    n += ends[3]
-    labels, counts = _longer(pairs.labels, n), _longer(pairs.counts, n)
-    slots = _slots(len(labels) - ends[2])
-    for row in range(ends[2], ends[3]):
+    """Room for `n` more pairs, and for as many again as there are since the first that counts."""
+    labels, counts = pairs.labels, pairs.counts
+    if ends[1] + n > len(labels):
+        labels, counts = _longer(labels, ends[1] + n), _longer(counts, ends[1] + n)
+    slots = _slots(2 * (ends[1] + n - ends[0]))
+    for row in range(ends[0], ends[1]):
         slot = _pair_slot(
-            labels, counts, slots, ends[2], labels[row, 0], labels[row, 1], counts[row, 0], counts[row, 1]
+            labels, counts, slots, ends[0], labels[row, 0], labels[row, 1], counts[row, 0], counts[row, 1]
         )
         slots[slot] = row
     return PairRows(labels, counts, slots)

@@ -22,6 +22,7 @@ from overseg.kernels.rows import (
     among,
     column_slot,
     empty_columns,
+    is_full,
     more_columns,
     more_pairs,
     more_rows,
@@ -35,7 +36,9 @@ _NO_ROW = np.uint64(2**63)
 
 
 @njit(cache=True, nogil=True)
-def tally(block, first, split, place, lanes, background, highest, layers, pairs, ends):  # type: ignore[no-untyped-def]
+def tally(  # type: ignore[no-untyped-def]
+    block, first, split, place, lanes, background, highest, layers, facing, touching, ends
+):
     """Add the layers from `first` on to the rows; earlier layers are what lies above them.
 
     Parameters
@@ -53,14 +56,15 @@ def tally(block, first, split, place, lanes, background, highest, layers, pairs,
         Labels that are no cells.
     highest : uint64
         The largest that is a label.
-    layers, pairs : LayerRows, PairRows
+    layers, facing, touching : LayerRows, PairRows, PairRows
         Changed in place, and given back, as they may have to grow.
-    ends : ndarray of int64, shape (4,)
-        Changed in place: first row of this step and number of rows, of `layers` and of `pairs`.
+    ends : ndarray of int64, shape (3, 2)
+        Changed in place: first row that is looked for and number of rows, of each table.
 
     Returns
     -------
     LayerRows
+    PairRows
     PairRows
     bool
         Whether all are labels. If not, the rows are worth nothing.
@@ -85,14 +89,14 @@ def tally(block, first, split, place, lanes, background, highest, layers, pairs,
         recent[:] = -1
         y = 0
         while y < ny:
-            if ends[1] + nx > len(layers.label):
-                layers = more_rows(layers, ends, nx)
+            if ends[0, 1] + nx > len(layers.label):
+                layers = more_rows(layers, ends[0], nx)
             y = _own(
                 flat, at, y, nx, lanes, nearest, (place[0] + z, place[1], place[2]), background, highest,
-                edges[here], steps[z % 2], sums_of, counted, places, rows, layers, ends, recent,
+                edges[here], steps[z % 2], sums_of, counted, places, rows, layers, ends[0], recent,
             )  # fmt: skip
             if y < 0:
-                return layers, pairs, False
+                return layers, facing, touching, False
         y = found = 0
         while y < ny:
             if found + nx > len(columns.voxels):
@@ -100,12 +104,15 @@ def tally(block, first, split, place, lanes, background, highest, layers, pairs,
             y, found = _columns(
                 flat, z, y, nx, lanes, edges, steps[z % 2, 0], spans, places, background, columns, found
             )
+        ends[1, 0] = ends[1, 1]
         i = 0
         while i < found:
-            if ends[3] + window > len(pairs.labels):
-                pairs = more_pairs(pairs, ends, window)
-            i = _apart(i, found, lanes, nearest, place[0] + z, background, columns, pairs, ends)
-    return layers, pairs, True
+            if is_full(facing, ends[1], window):
+                facing = more_pairs(facing, ends[1], window)
+            if is_full(touching, ends[2], window):
+                touching = more_pairs(touching, ends[2], window)
+            i = _apart(i, found, lanes, nearest, place[0] + z, background, columns, facing, touching, ends)
+    return layers, facing, touching, True
 
 
 @njit(cache=True, nogil=True, _nrt=False)
@@ -287,14 +294,15 @@ def _columns(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _apart(i, found, lanes, nearest, z, background, columns, pairs, ends):  # type: ignore[no-untyped-def]
-    """Who faces the lowest label in each column, from the `i`-th on; the column leaves the table.
+def _apart(  # type: ignore[no-untyped-def]
+    i, found, lanes, nearest, z, background, columns, facing, touching, ends
+):
+    """Who faces or touches the lowest label in each column, from the `i`-th on; the column leaves the table.
 
-    Returns the column where the table of pairs is full, or the number of columns.
+    Returns the column where a table of pairs is full, or the number of columns.
     """
     _, labels, voxels, where, slots = columns
-    pair_labels, pair_counts, pair_slots = pairs
-    while i < found and ends[3] + len(lanes) <= len(pair_labels):
+    while i < found and not (is_full(facing, ends[1], len(lanes)) or is_full(touching, ends[2], len(lanes))):
         slots[where[i]] = -1
         label = labels[i, 0]
         free = not among(background, label)
@@ -302,11 +310,15 @@ def _apart(i, found, lanes, nearest, z, background, columns, pairs, ends):  # ty
             above = labels[i, lag]
             free &= above != label
             if free and lag >= nearest and not among(background, above) and _first(labels, i, lag):
-                top = z - lag if lag > 1 else 0
-                pair = pair_of(pair_labels, pair_counts, pair_slots, ends, above, label, top, lag - 1)
-                pair_counts[pair, 2] += voxels[i]
-                pair_counts[pair, 3] = min(pair_counts[pair, 3], z - lag)
-                pair_counts[pair, 4] = max(pair_counts[pair, 4], z - lag)
+                if lag > 1:
+                    pair = pair_of(facing, ends[1], above, label, z - lag, lag - 1)
+                    facing.counts[pair, 2] += voxels[i]
+                else:
+                    pair = pair_of(touching, ends[2], above, label, 0, 0)
+                    counts = touching.counts
+                    counts[pair, 2] += voxels[i]
+                    counts[pair, 3] = min(counts[pair, 3], z - lag)
+                    counts[pair, 4] = max(counts[pair, 4], z - lag)
         i += 1
     return i
 

@@ -158,12 +158,12 @@ class Scanner:
     ) -> None:
         self._top, self._corner, self._lags = top, corner, max_gap + 1
         self._background = np.array(background, np.uint64)
-        self._layers, self._pairs = empty_rows(self._lags)
-        self._ends = np.zeros(4, np.int64)
+        self._layers, self._facing, self._touching = empty_rows(self._lags)
+        self._ends = np.zeros((3, 2), np.int64)
 
     def step(self) -> None:
         """Layers that were added are complete: no more of them will come."""
-        self._ends[[0, 2]] = self._ends[[1, 3]]
+        self._ends[:, 0] = self._ends[:, 1]
 
     def add(self, block: Block, first: int, place: tuple[int, int, int], split: int | None = None) -> bool:
         """Count the layers from `first` on.
@@ -188,7 +188,7 @@ class Scanner:
             return True
         y, x = place[1] - self._corner[0], place[2] - self._corner[1]
         highest = np.uint64(min(np.iinfo(block.dtype).max, MAX_LABEL))
-        self._layers, self._pairs, fine = tally(
+        self._layers, self._facing, self._touching, fine = tally(
             _unsigned(block),
             first,
             len(block) if split is None else split,
@@ -197,7 +197,8 @@ class Scanner:
             self._background,
             highest,
             self._layers,
-            self._pairs,
+            self._facing,
+            self._touching,
             self._ends,
         )
         return bool(fine)
@@ -215,7 +216,7 @@ class Scanner:
         ScanTables
             Sorted by key.
         """
-        n = self._ends[1]
+        n = self._ends[0, 1]
         sums, z = np.ascontiguousarray(self._layers.sums[:n].T), self._layers.z[:n]
         layers = {"label": self._layers.label[:n], "z": z} | dict(zip(SUMS, sums, strict=False))
         for lag, differing in enumerate(sums[len(SUMS) :], 1):
@@ -226,13 +227,14 @@ class Scanner:
 
     def _faces(self) -> tuple[Columns, Columns]:
         """Labels that face each other with layers between them, and those that touch."""
-        n = self._ends[3]
-        labels, counts = self._pairs.labels[:n], self._pairs.counts[:n]
-        apart, touch = np.flatnonzero(counts[:, 1]), np.flatnonzero(counts[:, 1] == 0)
-        facing = {name: labels[apart, i] for i, name in enumerate(("a", "b"))}
-        facing |= {name: counts[apart, i] for i, name in enumerate(("z", "gap", "overlap"))}
-        touching = {name: labels[touch, i] for i, name in enumerate(("a", "b"))}
-        touching |= {name: counts[touch, i] for i, name in enumerate(("n", "z_min", "z_max"), 2)}
+        facing, touching = (
+            {name: rows.labels[:n, i] for i, name in enumerate(("a", "b"))}
+            | {name: rows.counts[:n, i] for name, i in columns}
+            for rows, n, columns in (
+                (self._facing, self._ends[1, 1], (("z", 0), ("gap", 1), ("overlap", 2))),
+                (self._touching, self._ends[2, 1], (("n", 2), ("z_min", 3), ("z_max", 4))),
+            )
+        )
         return group(facing, PAIR_KEY), group(touching, STACKED_KEY)
 
 
