@@ -14,7 +14,7 @@ from zarr.storage import LocalStore
 
 import overseg
 from overseg.errors import ChangedError
-from overseg.volume import Volume
+from overseg.volume import Volume, direct
 from overseg.volume.files import LocalFiles
 
 SHARDED = {"shards": (8, 32, 32)}
@@ -82,6 +82,19 @@ def case(
         tally.note(tally.written, key)
         await delete(self, key)
 
+    # Plain chunks are read and written without zarr.
+    load, save = direct.load, direct.save
+
+    def counted_load(path: str) -> bytes:
+        tally.note(tally.read, str(Path(path).relative_to(volume.location)))
+        return load(path)
+
+    def counted_save(path: str, content: Any) -> None:
+        tally.note(tally.written, str(Path(path).relative_to(volume.location)))
+        save(path, content)
+
+    monkeypatch.setattr(direct, "load", counted_load)
+    monkeypatch.setattr(direct, "save", counted_save)
     monkeypatch.setattr(LocalStore, "get", counted_get)
     monkeypatch.setattr(LocalStore, "set", counted_set)
     monkeypatch.setattr(LocalStore, "delete", counted_delete)

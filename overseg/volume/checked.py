@@ -1,13 +1,16 @@
-"""A zarr store that never passes on less than was asked for. Imports zarr: load it where it is used."""
+"""Arrays on a store that never passes on less than was asked for. Imports zarr: load it where it is used."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import zarr
 from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
 from zarr.storage import WrapperStore
 
-from overseg.volume.faults import Refusal
+from overseg.errors import OversegError, VolumeError
+from overseg.volume.faults import Refusal, reason, storage_error
+from overseg.volume.place import Place
 
 _BLOSC_HEADER = 16
 
@@ -55,3 +58,26 @@ def instruct(array: Any, *, write: bool) -> Any:
     array.store.blosc = array.shards is None and bool(names) and names[-1].startswith("Blosc")
     array.store.blind = write
     return array
+
+
+def open_array(place: Place, *, write: bool = False) -> Any:
+    """Open a zarr array, reading its own metadata and never a consolidated copy.
+
+    Raises
+    ------
+    VolumeError
+        If the metadata are damaged or use something that zarr cannot read.
+    """
+    try:
+        store = CheckedStore(place.store(read_only=not write))
+        return instruct(zarr.open_array(store, mode="r+" if write else "r"), write=write)
+    except (OversegError, MemoryError):
+        raise
+    except Refusal as error:
+        raise storage_error("cannot open the array", place.location, error.cause, place.secrets) from None
+    except Exception as error:
+        raise VolumeError(
+            f"the array's metadata are damaged or not supported: {reason(error, place.secrets)}",
+            where=place.location,
+            remedy="check zarr.json (or .zarray) in that place, or restore it from a copy",
+        ) from None

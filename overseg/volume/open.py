@@ -14,7 +14,7 @@ from overseg.volume.nodes import Node, describe_array, find_arrays, read_node, r
 from overseg.volume.ome import Dataset, Multiscale, ome_attributes, parse_multiscale
 from overseg.volume.place import Place
 from overseg.volume.units import check_dtype
-from overseg.volume.volume import Level, Triple, Volume, open_array
+from overseg.volume.volume import Level, Triple, Volume
 
 SUFFIXES = (".ome.zarr", ".zarr", ".n5")
 COPYING = ".overseg-copying"  # an unfinished copy
@@ -284,6 +284,8 @@ def _ome_level(group: Place, data: Dataset, entry: Multiscale) -> Level:
 
 def _level(place: Place, path: str) -> Level:
     """Facts of one stored array, if its voxels can be labels."""
+    from overseg.volume.checked import open_array
+
     array = open_array(place)
     dtype = np.dtype(array.dtype)
     check_dtype(dtype, place.location)

@@ -7,16 +7,19 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import InputError, OversegError, StorageError, VolumeError
-from overseg.volume.faults import Refusal, corrupt, reason, storage, storage_error
+from overseg.errors import InputError, OversegError, StorageError
+from overseg.volume.faults import Refusal, corrupt, storage, storage_error
 from overseg.volume.files import TEMPORARY, Files
 from overseg.volume.place import Place
 from overseg.volume.units import UnitGrid
+
+if TYPE_CHECKING:
+    from overseg.volume.direct import Chunks
 
 Box = tuple[slice, slice, slice]
 Triple = tuple[float, float, float]
@@ -88,7 +91,7 @@ class Volume:
     voxel_size_known: bool = False
     unit: str | None = None
     part_of: str | None = None
-    _arrays: dict[tuple[int, int, bool], Any] = field(
+    _arrays: dict[tuple[int, int, bool | None], Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -188,15 +191,22 @@ class Volume:
         shape = tuple(span.stop - span.start for span in box)
         if 0 in shape:
             return np.empty(shape, facts.dtype)
-        with self._reading(level, self.grid(level).over(box, t)):
-            data = self._array(level)[where]
+        units = self.grid(level).over(box, t)
+        with self._reading(level, units):
+            data = self._put_together(level, where, units)
+            if data is None:
+                data = self._array(level)[where]
         return np.ascontiguousarray(np.asarray(data, facts.dtype).reshape(shape))
 
     def read_unit(self, unit: int, level: int = 0) -> LabelArray:
         """Voxels of one write unit in stored axes, clipped at the array's end. Raises as `read` does."""
+        grid = self.grid(level)
         with self._reading(level, [unit]):
-            data = self._array(level)[self.grid(level).slices(unit)]
-        return np.ascontiguousarray(data, self.levels[level].dtype)
+            data = self._chunk(level, unit)
+            if data is None:
+                data = self._array(level)[grid.slices(unit)]
+        clipped = data[tuple(slice(n) for n in grid.extent(unit))]
+        return np.ascontiguousarray(clipped, self.levels[level].dtype)
 
     def write_unit(self, unit: int, data: LabelArray, level: int = 0) -> None:
         """Replace one whole write unit and touch nothing else.
@@ -228,6 +238,9 @@ class Volume:
                 remedy="write whole units only",
             )
         with storage("cannot write the unit", self.unit_name(unit, level), self.place.secrets):
+            chunks = self._chunks(level)
+            if chunks is not None and chunks.write(grid.coords(unit), data):
+                return
             array = self._array(level, write=True)
             fill = array.metadata.fill_value
             # zarr drops what equals the fill value; a chunk that was there stays there
@@ -298,8 +311,43 @@ class Volume:
         """The zarr array of a level, opened once per process."""
         key = (os.getpid(), level, write)
         if key not in self._arrays:
+            from overseg.volume.checked import open_array
+
             self._arrays[key] = open_array(self.level_place(level), write=write)
         return self._arrays[key]
+
+    def _chunks(self, level: int) -> Chunks | None:
+        """The level's chunks, if they can be read and written without zarr."""
+        key = (os.getpid(), level, None)
+        if key not in self._arrays:
+            from overseg.volume.direct import plain_chunks
+
+            place = self.level_place(level)
+            self._arrays[key] = plain_chunks(self._array(level), place.location) if place.local else None
+        chunks: Chunks | None = self._arrays[key]
+        return chunks
+
+    def _chunk(self, level: int, unit: int) -> LabelArray | None:
+        chunks = self._chunks(level)
+        return None if chunks is None else chunks.read(self.grid(level).coords(unit))
+
+    def _put_together(self, level: int, where: tuple[slice, ...], units: list[int]) -> LabelArray | None:
+        """A part of the stored array from its chunks; None if zarr must have a look at one."""
+        if self._chunks(level) is None:
+            return None
+        grid = self.grid(level)
+        out = np.empty([span.stop - span.start for span in where], self.levels[level].dtype)
+        for unit in units:
+            chunk = self._chunk(level, unit)
+            if chunk is None:
+                return None
+            into, of = [], []
+            for span, place in zip(where, grid.slices(unit), strict=True):
+                start, stop = max(span.start, place.start), min(span.stop, place.stop)
+                into.append(slice(start - span.start, stop - span.start))
+                of.append(slice(start - place.start, stop - place.start))
+            out[tuple(into)] = chunk[tuple(of)]
+        return out
 
     @contextmanager
     def _reading(self, level: int, units: list[int]) -> Iterator[None]:
@@ -330,30 +378,3 @@ def _codec_name(codec: Any) -> str:
     """A codec as zarr's metadata name it: v2 codecs have an id, v3 codecs a name in their JSON."""
     name = getattr(codec, "codec_id", None)
     return str(name if name else codec.to_dict()["name"])
-
-
-def open_array(place: Place, *, write: bool = False) -> Any:
-    """Open a zarr array, reading its own metadata and never a consolidated copy.
-
-    Raises
-    ------
-    VolumeError
-        If the metadata are damaged or use something that zarr cannot read.
-    """
-    import zarr
-
-    from overseg.volume.checked import CheckedStore, instruct
-
-    try:
-        store = CheckedStore(place.store(read_only=not write))
-        return instruct(zarr.open_array(store, mode="r+" if write else "r"), write=write)
-    except (OversegError, MemoryError):
-        raise
-    except Refusal as error:
-        raise storage_error("cannot open the array", place.location, error.cause, place.secrets) from None
-    except Exception as error:
-        raise VolumeError(
-            f"the array's metadata are damaged or not supported: {reason(error, place.secrets)}",
-            where=place.location,
-            remedy="check zarr.json (or .zarray) in that place, or restore it from a copy",
-        ) from None

@@ -207,6 +207,7 @@ def test_a_full_disk_while_writing_names_the_unit(tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(zarr.storage._local, "_put", refuse)
+    monkeypatch.setattr("overseg.volume.direct.save", refuse)
     with pytest.raises(StorageError, match="No space left") as caught:
         vol.write_unit(1, np.ones((4, 4, 4), np.uint16))
     assert "unit 1" in (caught.value.where or "") and "free some space" in (caught.value.remedy or "")
