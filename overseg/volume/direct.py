@@ -14,6 +14,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,26 @@ def _decoded_size(codec: str, raw: bytes) -> int | None:
     width = (single, 2, 4, 8)[flag]
     size = int.from_bytes(raw[at : at + width], "little") + (256 if width == 2 else 0)
     return size if width else None
+
+
+def through_zarrs(root: str, array: Any) -> Any | None:
+    """The array as the compiled codec pipeline of the package `zarrs` reads it; None without it.
+
+    It reads a shard in two thirds of zarr's time. It does not know `CheckedStore`, so it only has the first
+    word: what it cannot read is read again. Where the index comes first, it takes chunks that were cut off
+    for zeros: such shards are not for it.
+    """
+    shards = array.metadata.codecs[0].to_dict().get("configuration", {})
+    if find_spec("zarrs") is None or shards.get("index_location") != "end":
+        return None
+    import zarr
+    from zarr.storage import LocalStore
+
+    with zarr.config.set({"codec_pipeline": {"path": "zarrs.ZarrsCodecPipeline", "strict": True}}):
+        try:
+            return zarr.open_array(LocalStore(root, read_only=True), mode="r")
+        except Exception:  # a codec that it does not have
+            return None
 
 
 def load(path: str) -> bytes:

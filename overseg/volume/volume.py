@@ -91,7 +91,7 @@ class Volume:
     voxel_size_known: bool = False
     unit: str | None = None
     part_of: str | None = None
-    _arrays: dict[tuple[int, int, bool | None], Any] = field(
+    _arrays: dict[tuple[int, int, bool | str], Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -318,7 +318,7 @@ class Volume:
 
     def _chunks(self, level: int) -> Chunks | None:
         """The level's chunks, if they can be read and written without zarr."""
-        key = (os.getpid(), level, None)
+        key = (os.getpid(), level, "chunks")
         if key not in self._arrays:
             from overseg.volume.direct import plain_chunks
 
@@ -328,13 +328,32 @@ class Volume:
         return chunks
 
     def _chunk(self, level: int, unit: int) -> LabelArray | None:
-        chunks = self._chunks(level)
-        return None if chunks is None else chunks.read(self.grid(level).coords(unit))
+        """A unit by whatever is faster than zarr; None if zarr must read it."""
+        grid, chunks = self.grid(level), self._chunks(level)
+        if chunks is not None:
+            return chunks.read(grid.coords(unit))
+        shards = self._shards(level)
+        try:
+            return None if shards is None else np.asarray(shards[grid.slices(unit)])
+        except Exception:  # zarr will say what is wrong
+            return None
+
+    def _shards(self, level: int) -> Any:
+        """The level's array as a compiled codec pipeline reads it, where there is one and it has shards."""
+        key = (os.getpid(), level, "shards")
+        if key not in self._arrays:
+            from overseg.volume.direct import through_zarrs
+
+            place, some = self.level_place(level), self.levels[level].sharded
+            self._arrays[key] = (
+                through_zarrs(place.location, self._array(level)) if place.local and some else None
+            )
+        return self._arrays[key]
 
     def _put_together(self, level: int, where: tuple[slice, ...], units: list[int]) -> LabelArray | None:
         """A part of the stored array from its chunks; None if zarr must have a look at one."""
         if self._chunks(level) is None:
-            return None
+            return None  # of a shard, only those of its chunks are decoded that are needed
         grid = self.grid(level)
         out = np.empty([span.stop - span.start for span in where], self.levels[level].dtype)
         for unit in units:

@@ -14,7 +14,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, Transpos
 
 from overseg.errors import StorageError
 from overseg.volume import direct, open_volume
-from overseg.volume.direct import plain_chunks
+from overseg.volume.direct import plain_chunks, through_zarrs
 
 SHAPE, CHUNKS = (7, 22, 23), (4, 8, 8)
 PLAIN = {
@@ -115,6 +115,25 @@ def test_damaged_bytes_are_read_as_zarr_reads_them(
             patch.setattr(direct, "plain_chunks", lambda *_: None)
     file.write_bytes(whole)
     assert answers[0] == answers[1]
+
+
+def test_shards_go_through_the_compiled_pipeline(tmp_path: Path) -> None:
+    data = stored(tmp_path / "a.zarr", "shards")
+    array = zarr.open_array(tmp_path / "a.zarr")
+    compiled = through_zarrs(str(tmp_path / "a.zarr"), array)
+    assert type(compiled._async_array.codec_pipeline).__name__ == "ZarrsCodecPipeline"
+    np.testing.assert_array_equal(compiled[:], data)
+    (tmp_path / "a.zarr" / "c" / "0" / "0" / "0").unlink()
+    vol = open_volume(tmp_path / "a.zarr")
+    assert not vol.read_unit(0).any()
+    np.testing.assert_array_equal(vol.read_unit(1), data[vol.grid().slices(1)])
+
+
+def test_without_the_compiled_pipeline_zarr_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = stored(tmp_path / "a.zarr", "shards")
+    monkeypatch.setattr(direct, "find_spec", lambda _: None)
+    vol = open_volume(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(vol.read_unit(1), data[vol.grid().slices(1)])
 
 
 def test_a_write_that_fails_leaves_the_old_chunk_and_nothing_else(
