@@ -12,7 +12,7 @@ METHODS = (Path(__file__).resolve().parents[1] / "docs" / "methods.md").read_tex
 
 
 def test_methods_page_tells_the_limits_in_force():
-    assert f"within {MARGIN} of a border between two decisions" in METHODS
+    assert f"by {MARGIN} or more, and of every rival" in METHODS
     assert Settings().transport == "fast"
     guard = Guard()
     assert f"({guard.members} labels; three times the volume of the 99th percentile label" in METHODS

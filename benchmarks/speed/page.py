@@ -19,6 +19,7 @@ TITLES = {
     "emd": "Earth mover's distances",
     "contours": "Contour interpolation",
     "scoring": "All candidates scored",
+    "stages": "Who decides",
     "correct": "`correct` from end to end",
     "growth": "Growth",
     "workers": "Workers",

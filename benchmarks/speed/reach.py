@@ -42,6 +42,7 @@ REACH = (
     Reach("emd fast", "EMD fast against the POT loop, ≤ 1% for 99 in 100", 300, 800, "{:,.0f}×", True),
     Reach("score", "all candidates scored against the POT loop for all", 1500, 10000, "{:,.0f}×", True),
     Reach("voxels", "candidates that need voxels for scoring", 0.10, 0.04, "{:.1%}"),
+    Reach("disagree", "stage one against the full model, among the decided", 0.005, 0.002, "{:.2%}"),
     Reach(
         "correct 1",
         "`correct` of 1 GiB, two workers, started, one split per 50 cells",
