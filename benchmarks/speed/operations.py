@@ -16,8 +16,19 @@ def counting() -> Iterator[Counter[str]]:
     """Chunks read from and written to local stores in this process while the block runs."""
     from zarr.storage import LocalStore
 
+    from overseg.volume import direct
+
     done: Counter[str] = Counter()
     reading, writing = LocalStore.get, LocalStore.set
+    loading, saving = direct.load, direct.save
+
+    def load(path: str) -> bytes:
+        done["reads"] += 1
+        return loading(path)
+
+    def save(path: str, data: Any) -> None:
+        done["writes"] += 1
+        saving(path, data)
 
     async def read(self: Any, key: str, *args: Any, **options: Any) -> Any:
         done["reads"] += _is_chunk(key)
@@ -28,10 +39,12 @@ def counting() -> Iterator[Counter[str]]:
         return await writing(self, key, *args, **options)
 
     LocalStore.get, LocalStore.set = read, write  # type: ignore[method-assign]
+    direct.load, direct.save = load, save  # plain chunks go past zarr
     try:
         yield done
     finally:
         LocalStore.get, LocalStore.set = reading, writing  # type: ignore[method-assign]
+        direct.load, direct.save = loading, saving
 
 
 def _is_chunk(key: str) -> bool:
