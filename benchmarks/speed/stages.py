@@ -90,9 +90,10 @@ def table(data: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        "Half of all cells broken and gaps opened between half of the stacked pairs, four seeds, all kinds "
-        "of splits: harder than any real volume should be. The shipped model has seen these tissues, though "
-        "not these cuts. *By bounds*: no value that the distances can have changes what the second stage "
-        "decides, so none is worked out. With `--emd all --transport exact` the second stage has the word on "
-        "every candidate; on how many of those decided by the tables alone it would decide otherwise stands last.",
+        "Half of all cells broken and gaps opened between half of the stacked pairs, four seeds, all "
+        "kinds of splits: harder than any real volume should be. The shipped model has seen these "
+        "tissues, though not these cuts. *By bounds*: no value that the distances can have changes "
+        "what the second stage decides, so none is worked out. With `--emd all --transport exact` the "
+        "second stage has the word on every candidate; on how many of those decided by the tables "
+        "alone it would decide otherwise stands last.",
     ]
