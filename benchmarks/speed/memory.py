@@ -14,7 +14,7 @@ from benchmarks.speed.drive import MEMORY
 from overseg.cluster import limits
 from overseg.cluster.embedded import NOT_FOR_POT
 from overseg.cluster.executor import Executor, Results, Unit, call
-from overseg.pipeline import fills, scantask, work
+from overseg.pipeline import distances, fills, scantask, work
 
 _MIB = 2**20
 
@@ -39,6 +39,8 @@ def predicted(step: str, args: tuple[Any, ...]) -> int | None:
     """Bytes beyond what the process takes anyway, as the step that sends the task out works them out."""
     if step == "scan":
         return scantask.predicted_peak(args[1])
+    if step == "distances":
+        return distances.peak_bytes(args[0], args[1])
     if step == "fill":
         return fills.peak_bytes(args[0], args[1])
     if step in ("check", "write"):
@@ -71,7 +73,7 @@ def measure(small: bool, scratch: Path) -> dict[str, Any]:
     tiling = tiles.prepare(scratch, tiles.OFTEN)
     volume = tiles.write(scratch / "cells.zarr", (1, 1, 1) if small else (1, 2, 2), tiling)
     executor, place = Apart(MEMORY), scratch / "cells.overseg"
-    write_plan(place, make_plan(volume, Settings(), executor, place))
+    write_plan(place, make_plan(volume, Settings(emd="all"), executor, place))
     apply(place, RunSettings(), executor)
     return {"tasks": executor.noted, "memory": MEMORY}
 
