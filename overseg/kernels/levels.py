@@ -24,7 +24,7 @@ FEW = 24
 SMALL = 2500
 """Problems of at most so many pairs of voxels are solved exactly by the fast way too."""
 
-LEAST_TRAVEL = 2.25
+LEAST_TRAVEL = 2.0
 MOST_CHANGE = 0.05
 """The fast way trusts blocks if the mass travels so many of their sides on average, and if the coarser level
 differs by no more than this share."""
