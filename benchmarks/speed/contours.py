@@ -23,8 +23,11 @@ def measure(small: bool, scratch: Path) -> dict[str, Any]:
         },
         2 if small else 5,
     )
-    agree = [_iou(np.stack(_plain(pair)), _own(pair)) for pair in chosen]
-    return {"pairs": len(chosen), "seconds": seconds, "iou": [round(each, 4) for each in sorted(agree)]}
+    found = [(np.stack(_plain(pair)), _own(pair)) for pair in chosen]
+    # Where the plain outline has a hole, next to nothing is filled: its masks are then lines.
+    closed = [(plain, own) for plain, own in found if 2 * plain.sum() > own.sum()]
+    agree = sorted(round(_iou(plain, own), 4) for plain, own in closed)
+    return {"pairs": len(chosen), "seconds": seconds, "iou": agree, "open": len(found) - len(closed)}
 
 
 def _plain(pair: MaskPair) -> list[Any]:
@@ -54,8 +57,10 @@ def table(data: dict[str, Any]) -> list[str]:
         _line("plain, with POT", plain, data["pairs"], 1.0),
         _line("overseg", own, data["pairs"], plain["median"] / own["median"]),
         "",
-        f"{data['pairs']} gaps of one and two layers. The masks differ a little, since ours has one optimum "
-        f"and runs along the voxels' edges: IoU of both, median {np.median(iou):.3f}, least {iou[0]:.3f}.",
+        f"{data['pairs']} gaps of one and two layers. In {data['open']} of them the plain version's moved "
+        "outline does not close, so that its mask stays empty inside; ours cannot. The others differ a "
+        "little, since ours has one optimum and runs along the voxels' edges: IoU of both, median "
+        f"{np.median(iou):.3f}, least {iou[0]:.3f}.",
     ]
 
 
