@@ -142,6 +142,17 @@ def _row_slot(label, zs, slots, floor, name, z):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, _nrt=False)
+def touching_of(touching, ends, recent, above, below):  # type: ignore[no-untyped-def]
+    """The row of two labels that touch; `recent` is as in `row_of`, and outlives a layer."""
+    short = np.int64((((above * _MIX) ^ below) * _STIR) >> _RECENT)
+    row = recent[short]
+    if row < ends[0] or touching.labels[row, 0] != above or touching.labels[row, 1] != below:
+        row = pair_of(touching, ends, above, below, 0, 0)
+        recent[short] = row
+    return row
+
+
+@njit(cache=True, nogil=True, _nrt=False)
 def pair_of(pairs, ends, above, below, z, gap):  # type: ignore[no-untyped-def]
     """The row of two labels, a new one if need be; there is room for it. `ends`: first row, and how many."""
     labels, counts, slots = pairs

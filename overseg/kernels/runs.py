@@ -5,9 +5,9 @@ or more layers above. Runs of one label end where the first has a bit, and how m
 another label so many layers earlier is a count of the bits of the others: most of a volume is seen by words
 alone.
 
-What is left is where a label begins below another one: stretches of a few voxels with one label in each layer
-of the window. They are counted by that column of labels first, and only then taken apart, once for every
-column that there is.
+What is left is where a label begins below another one. Mostly that one fills the layers above: then the two
+touch, and that is all. Else there are stretches of a few voxels with one label in each layer of the window.
+They are counted by that column of labels first, and only then taken apart, once for every column there is.
 
 The loops get plain arrays and never let them grow: they stop where a table is full, and are called again.
 """
@@ -28,6 +28,7 @@ from overseg.kernels.rows import (
     more_rows,
     pair_of,
     row_of,
+    touching_of,
 )
 from overseg.kernels.words import differing, listed, lowest, ones
 
@@ -74,9 +75,9 @@ def tally(  # type: ignore[no-untyped-def]
     window = len(lanes)
     edges = np.empty((window, ny, (nx + 63) // 64), np.uint64)
     steps = np.zeros((2, window - 1, ny, edges.shape[2] + 1), np.uint64)
-    counted, rows = np.zeros(edges.shape[2] + 1, np.int64), np.empty(nx, np.uint64)
-    places, spans = np.empty(nx + 4, np.int64), np.empty(edges.shape[2], np.uint64)
-    recent = np.empty(RECENT, np.int64)
+    places, rows = np.empty(nx + 4, np.int64), np.empty(nx, np.uint64)
+    spans = np.empty(edges.shape[2], np.uint64)
+    recent, pairs = np.empty(RECENT, np.int64), np.full(RECENT, -1, np.int64)
     columns = empty_columns(window)
     sums_of = _sums_up_to(place[2] + nx)
     for z in range(nz):
@@ -93,16 +94,36 @@ def tally(  # type: ignore[no-untyped-def]
                 layers = more_rows(layers, ends[0], nx)
             y = _own(
                 flat, at, y, nx, lanes, nearest, (place[0] + z, place[1], place[2]), background, highest,
-                edges[here], steps[z % 2], sums_of, counted, places, rows, layers, ends[0], recent,
+                edges[here], steps[z % 2], sums_of, places, rows, layers, ends[0], recent,
             )  # fmt: skip
             if y < 0:
                 return layers, facing, touching, False
+        y = 0
+        while y < ny and nearest == 1:
+            if is_full(touching, ends[2], nx):
+                touching = more_pairs(touching, ends[2], nx)
+            y = _touching(
+                flat,
+                z,
+                y,
+                nx,
+                lanes,
+                edges,
+                steps,
+                spans,
+                places,
+                place[0],
+                background,
+                touching,
+                ends[2],
+                pairs,
+            )
         y = found = 0
         while y < ny:
             if found + nx > len(columns.voxels):
                 columns = more_columns(columns, found, nx)
             y, found = _columns(
-                flat, z, y, nx, lanes, edges, steps[z % 2, 0], spans, places, background, columns, found
+                flat, z, y, nx, lanes, edges, steps, spans, places, background, columns, found
             )
         ends[1, 0] = ends[1, 1]
         i = 0
@@ -166,8 +187,8 @@ def _sums_up_to(n):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, _nrt=False)
 def _own(  # type: ignore[no-untyped-def]
-    flat, at, y, nx, lanes, nearest, corner, background, highest, edges, steps, sums_of, counted, places,
-    rows, layers, ends, recent,
+    flat, at, y, nx, lanes, nearest, corner, background, highest, edges, steps, sums_of, places, rows,
+    layers, ends, recent,
 ):  # fmt: skip
     """Area, moments and box of every label of a layer, and what differs above, run by run, from row `y` on.
 
@@ -186,9 +207,7 @@ def _own(  # type: ignore[no-untyped-def]
         if not _name(flat, at + y * nx, n, places, background, highest, layers, ends, recent, z, rows):
             return -1
         _add_runs(sums, n, places, rows, y0 + y, x0, sums_of)
-        for lag in range(nearest, len(lanes)):
-            if steps[lag - 1, y, words]:
-                _add_differing(sums, 9 + lag, n, places, rows, steps[lag - 1, y, :words], counted)
+        _add_differing(sums, n, places, rows, nearest, lanes, steps[:, y])
         y += 1
     return y
 
@@ -236,28 +255,72 @@ def _add_runs(sums, n, places, rows, y, x0, sums_of):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _add_differing(sums, column, n, places, rows, steps, counted):  # type: ignore[no-untyped-def]
-    """Add to a column how many voxels of each run have a bit."""
-    words = np.uint64(len(steps))
-    for word in range(words):
-        counted[word + _ONE] = counted[word] + ones(steps[word])
-    before = 0
-    for i in range(np.uint64(n)):
-        stop = np.uint64(places[i])
-        whole = stop >> np.uint64(6)
-        until = counted[whole]
-        if whole < words:
-            until += ones(steps[whole] & ((_ONE << (stop & np.uint64(63))) - _ONE))
-        if rows[i] != _NO_ROW:
-            sums[rows[i], column] += until - before
-        before = until
+def _add_differing(sums, n, places, rows, nearest, lanes, steps):  # type: ignore[no-untyped-def]
+    """Add to the runs' labels how many voxels have another label so many layers above."""
+    last = steps.shape[1] - 1
+    some = np.uint64(0)
+    for lag in range(nearest, len(lanes)):
+        some |= steps[lag - 1, last]
+    start = 0
+    for i in range(n if some else 0):
+        stop, row = places[i], rows[i]
+        if row != _NO_ROW:
+            for word in range(start >> 6, ((stop - 1) >> 6) + 1):
+                inside = ~np.uint64(0) << np.uint64(max(start - 64 * word, 0))
+                inside &= ~np.uint64(0) >> np.uint64(max(64 * (word + 1) - stop, 0))
+                for lag in range(1, len(lanes)):
+                    if lag >= nearest:
+                        sums[row, 9 + lag] += ones(steps[lag - 1, word] & inside)
+        start = stop
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _touching(  # type: ignore[no-untyped-def]
+    flat, z, y, nx, lanes, edges, steps, spans, places, top, background, touching, ends, recent
+):
+    """Count where a label begins below one that fills the layers above it, from row `y` on.
+
+    Returns the row where the table is full, or the number of rows.
+    """
+    counts = touching.counts
+    _, ny, words = edges.shape
+    plane = ny * nx
+    here, before = edges[z % len(lanes)], edges[(z - 1) % len(lanes)]
+    while y < ny and not is_full(touching, ends, nx):
+        n = 0
+        for word in range(words if steps[z % 2, 0, y, words] else 0):
+            bits = steps[z % 2, 0, y, word] & ~_mixed(steps[1 - z % 2], len(lanes), y, word)
+            if bits:
+                spans[word] = here[y, word] | before[y, word] | ~bits
+                n = listed(bits & (spans[word] | ~(bits << _ONE)), 64 * word, places, n)
+        base = z * plane + y * nx
+        for i in range(n):
+            x = places[i]
+            below, above = np.uint64(flat[base + x]), np.uint64(flat[base + x - plane])
+            if not (among(background, below) or among(background, above)):
+                row = touching_of(touching, ends, recent, above, below)
+                end = lowest((spans[x >> 6] >> np.uint64(x & 63)) >> _ONE) + 1
+                counts[row, 2] += min(end, 64 - (x & 63), nx - x)
+                counts[row, 3] = min(counts[row, 3], top + z - 1)
+                counts[row, 4] = max(counts[row, 4], top + z - 1)
+        y += 1
+    return y
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _mixed(above, lanes, y, word):  # type: ignore[no-untyped-def]
+    """Where the layers above a layer have more than one label; `above`: steps of the one right above."""
+    bits = np.uint64(0)
+    for lag in range(lanes - 2):
+        bits |= above[lag, y, word]
+    return bits
 
 
 @njit(cache=True, nogil=True, _nrt=False)
 def _columns(  # type: ignore[no-untyped-def]
     flat, z, y, nx, lanes, edges, steps, spans, places, background, columns, found
 ):
-    """Count the columns of labels whose lowest two differ, and that are not background below.
+    """Count the columns of labels that begin below several ones, and that are not background below.
 
     A layer above the first one is taken for a copy of the lowest: such a column says nothing of it.
     From row `y` on; returns the row where the table is full, or the number of rows, and the columns so far.
@@ -269,13 +332,14 @@ def _columns(  # type: ignore[no-untyped-def]
     nothing = background[0] if some else np.uint64(0)
     while y < ny and found + nx <= len(voxels):
         n = 0
-        for word in range(words if steps[y, words] else 0):
-            if steps[y, word]:
+        for word in range(words if steps[z % 2, 0, y, words] else 0):
+            bits = steps[z % 2, 0, y, word] & _mixed(steps[1 - z % 2], len(lanes), y, word)
+            if bits:
                 span = _ONE
                 for lane in range(len(lanes)):
                     span |= edges[(z - (lane if lane <= z else 0)) % len(lanes), y, word]
                 spans[word] = span
-                n = listed(steps[y, word] & span, 64 * word, places, n)
+                n = listed(bits & span, 64 * word, places, n)
         base = z * plane + y * nx
         for i in range(n):
             x = places[i]
