@@ -162,7 +162,7 @@ def test_what_an_earlier_run_reconciled_is_used_while_the_volume_is_the_same(
     scans, seams = files_of(saved(array, (3, 12, 7)), tmp_path)
     before = in_parts([*scans, *seams], array, tmp_path, mark="one")
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "merge_tables", None)
+        patch.setattr(parts, "from_rows", None)
         again = in_parts([*scans, *seams], array, tmp_path, mark="one")
         assert (again.fingerprint, again.flat) == (before.fingerprint, before.flat)
         for mark in (None, "two"):

@@ -38,7 +38,7 @@ def face_codes(start: Int, z: Int, area: Int, back: Int) -> tuple[Int, Int]:
     tuple of ndarray of int64, shape (n,)
     """
     ends, starts = np.zeros(len(z), np.int64), np.zeros(len(z), np.int64)
-    _codes(start, z, area, np.ascontiguousarray(back), ends, starts)
+    _codes(start, z, area, back, ends, starts)
     return ends, starts
 
 
@@ -65,6 +65,28 @@ def rows_at(labels: Labels, start: Int, z: Int, who: Labels, layer: Int) -> Int:
     return out
 
 
+def rows_of_ends(labels: Labels, start: Int, z: Int, ends: Int, who: Labels, layer: Int) -> tuple[Int, Int]:
+    """Of labels in layers, those that are end faces at some lag; fast where `who` is sorted.
+
+    Parameters
+    ----------
+    labels : ndarray of uint64, shape (m,)
+        Sorted.
+    start, z : ndarray of int64
+        As in `face_codes`.
+    ends : ndarray of int64, shape (n,)
+        Code of every row.
+    who : ndarray of uint64, shape (k,)
+    layer : ndarray of int64, shape (k,)
+
+    Returns
+    -------
+    tuple of ndarray of int64, shape (e,)
+        Which of the k they are, and their rows.
+    """
+    return _end_rows(labels, start, z, ends, who, layer)  # type: ignore[no-any-return]
+
+
 def is_face(code: Int, lag: int | Int) -> Bool:
     """Whether rows are faces at a lag."""
     return np.asarray(code >> lag & 1, bool)
@@ -79,8 +101,12 @@ def passes_slivers(code: Int, lag: int | Int) -> Bool:
 def _codes(start, z, area, back, ends, starts):  # type: ignore[no-untyped-def]
     for label in range(len(start) - 1):
         for row in range(start[label], start[label + 1]):
-            ends[row] = _code(row, start[label + 1], 1, z, area, back)
-            starts[row] = _code(row, start[label] - 1, -1, z, area, back)
+            # Nearly all rows have neighbours that are large enough to be no face at any lag.
+            after, before = row + 1, row - 1
+            if after == start[label + 1] or z[after] != z[row] + 1 or REMAINS * area[after] < area[row]:
+                ends[row] = _code(row, start[label + 1], 1, z, area, back)
+            if before < start[label] or z[before] != z[row] - 1 or REMAINS * area[before] < area[row]:
+                starts[row] = _code(row, start[label] - 1, -1, z, area, back)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -108,13 +134,37 @@ def _rows(start, z, at, known, layer, out):  # type: ignore[no-untyped-def]
     for i in range(len(at)):
         if not known[i]:
             continue
-        low, last = start[at[i]], start[at[i] + 1]
-        high = last
-        while low < high:
-            middle = (low + high) // 2
-            if z[middle] < layer[i]:
-                low = middle + 1
-            else:
-                high = middle
-        if low < last and z[low] == layer[i]:
-            out[i] = low
+        out[i] = _row(start[at[i]], start[at[i] + 1], z, layer[i])
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _row(first, after, z, layer):  # type: ignore[no-untyped-def]
+    """The row of a layer among those of one label; -1 where there is none."""
+    low, high = first, after
+    # Where no layer is missing, this is the one.
+    guess = first + layer - z[first]
+    if first <= guess < after and z[guess] == layer:
+        return guess
+    while low < high:
+        middle = (low + high) // 2
+        if z[middle] < layer:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < after and z[low] == layer else -1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _end_rows(labels, start, z, ends, who, layer):  # type: ignore[no-untyped-def]
+    which, rows = np.empty(len(who), np.int64), np.empty(len(who), np.int64)
+    found, at = 0, 0
+    for i in range(len(who)):
+        if at == len(labels) or labels[at] != who[i]:
+            at = np.searchsorted(labels, who[i])
+            if at == len(labels) or labels[at] != who[i]:
+                continue
+        row = _row(start[at], start[at + 1], z, layer[i])
+        if row >= 0 and ends[row] != 0:
+            which[found], rows[found] = i, row
+            found += 1
+    return which[:found].copy(), rows[:found].copy()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from overseg.kernels.sums import KEY, LEAST, MOST, SUM, about_corners
 from overseg.kernels.tables import Int, LayerTable
 
 Column = npt.NDArray[Any]
@@ -21,9 +22,7 @@ STACKED_KEY = ("a", "b")
 _HOW = {"y0": np.minimum, "x0": np.minimum, "z_min": np.minimum} | dict.fromkeys(
     ("y1", "x1", "z_max"), np.maximum
 )
-
-#: Twice the covariance's numerator, area² · extent², must fit in int64.
-_LARGEST = 2.0**62
+_LABELS = frozenset({"label", "a", "b"})
 
 
 @dataclass(frozen=True)
@@ -166,9 +165,6 @@ def moved(layers: Columns, y: int | Int, x: int | Int) -> Columns:
 def layer_table(layers: Columns) -> LayerTable:
     """Merged layer rows with moments about each label's own corner, where they are exact.
 
-    Sums about the volume's origin are known modulo 2^64; shifting the origin is exact in that ring, and about
-    the corner of the label's box the true values are small enough to be read off.
-
     Parameters
     ----------
     layers : dict of ndarray, shape (n,)
@@ -178,38 +174,51 @@ def layer_table(layers: Columns) -> LayerTable:
     -------
     LayerTable
     """
-    label = layers["label"]
-    new = np.ones(len(label), bool)
-    new[1:] = label[1:] != label[:-1]
-    first = np.flatnonzero(new)
-    member = np.cumsum(new) - 1
-
-    def over(name: str, how: np.ufunc) -> Int:
-        return how.reduceat(layers[name], first) if len(first) else np.zeros(0, np.int64)
-
-    y0, x0 = over("y0", np.minimum), over("x0", np.minimum)
-    extent = np.maximum(over("y1", np.maximum) - y0, over("x1", np.maximum) - x0).astype(np.float64)
-    area = layers["area"]
-    about = moved(layers, -y0[member], -x0[member])
     lags = sum(name.startswith("back_") for name in layers)
-    back = np.stack([layers[f"back_{d}"] for d in range(1, lags + 1)], axis=1)
-    return LayerTable(
-        label=label,
-        z=layers["z"],
-        area=area,
-        sy=about["sy"],
-        sx=about["sx"],
-        syy=about["syy"],
-        sxx=about["sxx"],
-        syx=about["syx"],
-        y0=layers["y0"],
-        y1=layers["y1"],
-        x0=layers["x0"],
-        x1=layers["x1"],
-        back=back.astype(np.int64),
-        labels=label[first],
-        start=np.append(first, len(label)).astype(np.int64),
+    table, _ = layers_of(matrix_of(layers, layer_columns(lags)))
+    return table
+
+
+def layers_of(rows: Int) -> tuple[LayerTable, Int]:
+    """As `layer_table`, of a matrix of the same rows, which is changed: its columns are the table's.
+
+    Returns
+    -------
+    LayerTable
+    ndarray of int64, shape (4, m)
+        Each label's half-open box: y0, y1, x0, x1, in absolute voxel coordinates.
+    """
+    corners = about_corners(rows)
+    columns = views_of(rows, layer_columns(rows.shape[1] - len(layer_columns(0))))
+    # These two are gone through again and again.
+    columns |= {name: np.ascontiguousarray(columns[name]) for name in ("z", "area")}
+    y0, _, x0, _ = corners.boxes
+    table = LayerTable(
+        **{name: columns[name] for name in layer_columns(0)},
+        back=rows[:, len(layer_columns(0)) :],
+        labels=columns["label"][corners.start[:-1]],
+        start=corners.start,
         corner_y=y0,
         corner_x=x0,
-        too_large=(over("area", np.maximum).astype(np.float64) * extent) ** 2 >= _LARGEST,
+        too_large=corners.too_large,
     )
+    return table, corners.boxes
+
+
+def matrix_of(columns: Columns, names: Sequence[str]) -> Int:
+    """Columns of int64 or uint64 as a matrix, row by row; labels above 2^63 keep their bits."""
+    return np.stack([columns[name].astype(np.int64, copy=False) for name in names], axis=1)
+
+
+def views_of(rows: Int, names: Sequence[str]) -> Columns:
+    """The columns of such a matrix, by name: views of it."""
+    return {
+        name: column.view(np.uint64) if name in _LABELS else column
+        for name, column in zip(names, rows.T, strict=True)
+    }
+
+
+def ways_of(names: Sequence[str], key: Sequence[str]) -> list[int]:
+    """How each column adds up; see `overseg.kernels.sums.add_up`."""
+    ways = {np.add: SUM, np.minimum: LEAST, np.maximum: MOST}
+    return [KEY if name in key else ways[_HOW.get(name, np.add)] for name in names]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from overseg.kernels.faces import face_codes, is_face, passes_slivers, rows_at
+from overseg.kernels.faces import face_codes, is_face, passes_slivers, rows_at, rows_of_ends
 from overseg.kernels.reduce import Columns
 from overseg.kernels.tables import Bool, Int, Labels, LayerTable
 
@@ -181,35 +181,26 @@ def sides_of(
 
 def _upper(layers: LayerTable, ends: Int, pairs: Columns, stacked: Columns) -> Contacts:
     """Contacts of which a's mask is an end face at some lag."""
-    again = stacked["z_min"] != stacked["z_max"]
-    n, m, k = len(pairs["a"]), len(stacked["a"]), int(again.sum())
-    a, b = (np.concatenate([pairs[x], stacked[x], stacked[x][again]]) for x in "ab")
-    z = np.concatenate([pairs["z"], stacked["z_max"], stacked["z_min"][again]])
-    overlap = np.concatenate([pairs["overlap"], stacked["n"], stacked["n"][again]])
-    gap = np.concatenate([pairs["gap"], np.zeros(m + k, np.int64)])
-    flags = np.repeat([0, LOWEST, 0], [n, m, k])
+    lowest = _ended(layers, ends, stacked, ("z_max", "n"), LOWEST)
+    highest = _ended(layers, ends, stacked, ("z_min", "n"), 0)
+    return joined([_ended(layers, ends, pairs, ("z", "overlap"), 0), lowest, highest])
 
-    row = rows_at(layers.labels, layers.start, layers.z, a, z)
-    kept = np.flatnonzero(ends[row] != 0)
-    row = row[kept]
+
+def _ended(layers: LayerTable, ends: Int, table: Columns, names: tuple[str, str], flags: int) -> Contacts:
+    """Those of some contacts of which a's mask is an end face; names of their layers and overlaps."""
+    kept, row = rows_of_ends(layers.labels, layers.start, layers.z, ends, table["a"], table[names[0]])
+    if names[0] == "z_min":
+        # Labels that touch once are known already.
+        again = table["z_min"][kept] != table["z_max"][kept]
+        kept, row = kept[again], row[again]
+    a, b, z, overlap = (table[name][kept] for name in ("a", "b", *names))
+    none = np.zeros(len(kept), np.int64)
+    gap = table["gap"][kept] if "gap" in table else none
     at = np.searchsorted(layers.start, row, side="right") - 1
     last = layers.z[layers.start[at + 1] - 1]
     thin = last - layers.z[layers.start[at]] + 1 < layers.lags
-    flags = flags[kept] | A_LAST * (last == z[kept]) | A_THIN * thin
-    none = np.zeros(len(kept), np.int64)
-    return Contacts(
-        a[kept],
-        b[kept],
-        z[kept],
-        gap[kept],
-        overlap[kept],
-        layers.area[row],
-        none,
-        ends[row],
-        none,
-        none,
-        flags,
-    )
+    known = flags | A_LAST * (last == z) | A_THIN * thin
+    return Contacts(a, b, z, gap, overlap, layers.area[row], none, ends[row], none, none, known)
 
 
 def _holes(layers: LayerTable, ends: Int, starts: Int, max_gap: int) -> Contacts:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from overseg.kernels.sums import largest_rows
 from overseg.kernels.tables import Bool, Labels, LayerTable
 from overseg.pipeline.reconcile import Box, Reconciled, Summary
 
@@ -179,8 +180,7 @@ def _shapes(layers: LayerTable) -> tuple[npt.NDArray[np.float64], Bool]:
     m = len(layers.labels)
     if not m:
         return np.zeros(0), np.zeros(0, bool)
-    member = np.repeat(np.arange(m), np.diff(layers.start))
-    at = np.lexsort([layers.z, -layers.area, member])[layers.start[:-1]]
+    at = largest_rows(layers.start, layers.area)
     area = layers.area[at].astype(np.float64)
     mean_y, mean_x = layers.sy[at] / area, layers.sx[at] / area
     var_y, var_x = layers.syy[at] / area - mean_y**2, layers.sxx[at] / area - mean_x**2

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from overseg.kernels.sums import in_32_bits
 from overseg.kernels.tables import Bool, Int, Labels, LabelTable, LayerTable
 from overseg.pipeline.scantables import partition_of
 from overseg.pipeline.sections import Sections
+
+Rows = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 #: What is known of a label, as bits.
 TOO_LARGE, BACKGROUND_LIKE, CUT = 1, 2, 4
@@ -129,20 +133,23 @@ class LayerStore:
         return Sections(self.path(part))
 
 
-def stored(layers: LayerTable, flags: Int) -> dict[str, Int]:
+def stored(layers: LayerTable, rows: Int, flags: Int) -> dict[str, Rows]:
     """A part's layer table as the arrays that `LayerStore` reads.
 
     Parameters
     ----------
     layers : LayerTable
         All rows of the part's labels.
+    rows : ndarray of int64, shape (n, columns)
+        The same, row by row, but for the labels.
     flags : ndarray of int64, shape (m,)
         Bits that are known of each label; `TOO_LARGE` is added here.
 
     Returns
     -------
-    dict of ndarray of int64
-        ``labels`` (column by column) and ``rows`` (row by row, so that a label's lie together).
+    dict of ndarray
+        ``labels`` (int64, column by column) and ``rows`` (row by row, so that a label's lie together; int32
+        where all numbers fit).
     """
     facts = layers.facts(layers.labels)
     known = {
@@ -152,8 +159,7 @@ def stored(layers: LayerTable, flags: Int) -> dict[str, Int]:
         "flags": flags | TOO_LARGE * layers.too_large,
     }
     columns = [known[name] if name in known else _of(facts, layers, name) for name in _OF_LABEL]
-    rows = [*(getattr(layers, name) for name in _OF_ROW), *layers.back.T]
-    return {"labels": np.stack(columns), "rows": np.stack(rows, axis=1)}
+    return {"labels": np.stack(columns), "rows": in_32_bits(rows)}
 
 
 def _of(facts: LabelTable, layers: LayerTable, name: str) -> Int:

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overseg.kernels.reduce import ScanTables, merge_tables
 from overseg.kernels.tables import Int, Labels
 from overseg.pipeline.candidates import Found
 from overseg.pipeline.chains import resolve
 from overseg.pipeline.contacts import Contacts, Faces, Rule, joined, meet, sides_of
 from overseg.pipeline.health import Health, examine
 from overseg.pipeline.layerstore import BACKGROUND_LIKE, CUT, LayerStore, stored
-from overseg.pipeline.reconcile import Box, from_tables
-from overseg.pipeline.scantables import TABLES, ScanFile
+from overseg.pipeline.reconcile import Box, from_rows
+from overseg.pipeline.scantables import TABLES, ScanFile, added_rows
 from overseg.pipeline.sections import Sections, write_sections, write_whole
 
 if TYPE_CHECKING:
@@ -190,10 +189,8 @@ def part_task(job: Job, part: int, mark: str) -> dict[str, Any]:
     """
     layers, partitions = job.layers, job.layers.partitions_of(part)
     files = [ScanFile(path, layers.lags) for path in json.loads(Path(job.files).read_bytes())]
-    tables = merge_tables(
-        [ScanTables(*(file.read(job.t, table, partitions) for table in TABLES)) for file in files]
-    )
-    found = from_tables(tables, job.t, job.box, job.shape)
+    tables = [added_rows(files, job.t, table, layers.lags, partitions) for table in TABLES]
+    found = from_rows(tables, job.t, job.box, job.shape)
     barred = found.background_like
     sides = sides_of(found.layers, found.pairs, found.stacked, layers.lags - 1, job.rule, barred)
     where = layers.part_of(sides.upper.b)
@@ -203,7 +200,7 @@ def part_task(job: Job, part: int, mark: str) -> dict[str, Any]:
     )
     path = layers.path(part)
     arrays = {
-        **stored(found.layers, flags),
+        **stored(found.layers, tables[0][:, 1:], flags),
         "upper": sides.upper.take(order).matrix,
         "offsets": np.append(0, np.cumsum(np.bincount(where, minlength=layers.parts))),
         "holes": sides.holes.matrix,

@@ -234,12 +234,12 @@ def fills_of(table: pa.Table) -> Fills:
     return Fills(t, z, y, x0, x1, _labels(table, "new"))
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even after a crash."""
+def write_atomically(path: Path, *data: bytes | memoryview) -> None:
+    """Write pieces to a file so that it is there whole or not at all, even after a crash."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
-            file.write(data)
+            file.writelines(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

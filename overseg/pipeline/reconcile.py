@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.hashing import sum_of_hashes
-from overseg.kernels.reduce import Columns, ScanTables, layer_table
+from overseg.kernels.reduce import Columns, ScanTables, layers_of, matrix_of, views_of
 from overseg.kernels.tables import Int, Labels, LayerTable
-from overseg.pipeline.scantables import TABLES
+from overseg.pipeline.scantables import TABLES, columns_of
 
 Range = tuple[int, int]
 Box = tuple[Range, Range, Range]
@@ -90,16 +90,36 @@ def from_tables(tables: ScanTables, t: int, box: Box, shape: tuple[int, int, int
     -------
     Reconciled
     """
-    layers = layer_table(tables.layers)
-    summary = _summary(layers)
+    return from_rows(_matrices(tables), t, box, shape)
+
+
+def from_rows(tables: Sequence[Int], t: int, box: Box, shape: tuple[int, int, int]) -> Reconciled:
+    """As `from_tables`, of the tables' matrices, which become the columns of the result.
+
+    Parameters
+    ----------
+    tables : sequence of ndarray of int64, shape (n, columns)
+        As `overseg.pipeline.scantables.added_rows` gives them, in the order of its `TABLES`.
+    t, box, shape
+        As in `from_tables`.
+
+    Returns
+    -------
+    Reconciled
+    """
+    rows, pairs, stacked = tables
+    # Of the rows as they came: moments are about to be moved.
+    mark = _hashes(tables, t)
+    layers, boxes = layers_of(rows)
+    summary = _summary(layers, boxes)
     return Reconciled(
         layers=layers,
-        pairs=tables.pairs,
-        stacked=tables.stacked,
+        pairs=views_of(pairs, columns_of("pairs", layers.lags)),
+        stacked=views_of(stacked, columns_of("stacked", layers.lags)),
         summary=summary,
         background_like=_background_like(layers, summary, box),
         cut=_cut(layers, summary, box, shape),
-        fingerprint=fingerprint(tables, t),
+        fingerprint=mark,
         box=box,
     )
 
@@ -119,9 +139,7 @@ def fingerprint(tables: ScanTables, t: int = 0) -> int:
     int
         0 .. 2^128 - 1; fingerprints of several time points add up modulo 2^128.
     """
-    tables_by_name: list[Columns] = [getattr(tables, table) for table in TABLES]
-    sums = (sum_of_hashes(columns.values(), t * len(TABLES) + i) for i, columns in enumerate(tables_by_name))
-    return sum(sums) % 2**128
+    return _hashes(_matrices(tables), t)
 
 
 def fingerprint_text(fingerprints: Iterable[int]) -> str:
@@ -129,19 +147,20 @@ def fingerprint_text(fingerprints: Iterable[int]) -> str:
     return f"{sum(fingerprints) % 2**128:032x}"
 
 
-def _summary(layers: LayerTable) -> Summary:
-    def over(how: np.ufunc, values: Int) -> Int:
-        return how.reduceat(values, layers.start[:-1]) if len(layers.labels) else np.zeros(0, np.int64)
+def _matrices(tables: ScanTables) -> list[Int]:
+    lags = sum(name.startswith("back_") for name in tables.layers)
+    return [matrix_of(getattr(tables, table), columns_of(table, lags)) for table in TABLES]
 
-    return Summary(
-        voxels=over(np.add, layers.area),
-        z0=over(np.minimum, layers.z),
-        z1=over(np.maximum, layers.z) + 1,
-        y0=over(np.minimum, layers.y0),
-        y1=over(np.maximum, layers.y1),
-        x0=over(np.minimum, layers.x0),
-        x1=over(np.maximum, layers.x1),
-    )
+
+def _hashes(tables: Sequence[Int], t: int) -> int:
+    return sum(sum_of_hashes(rows, t * len(TABLES) + i) for i, rows in enumerate(tables)) % 2**128
+
+
+def _summary(layers: LayerTable, boxes: Int) -> Summary:
+    first, after = layers.start[:-1], layers.start[1:]
+    voxels = np.add.reduceat(layers.area, first) if len(first) else np.zeros(0, np.int64)
+    # Rows of a label are in order of z.
+    return Summary(voxels, layers.z[first], layers.z[after - 1] + 1, *boxes)
 
 
 def _faces(summary: Summary, box: Box) -> npt.NDArray[np.bool_]:

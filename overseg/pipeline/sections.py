@@ -8,6 +8,8 @@ the length of the index as 8 bytes; the mark.
 from __future__ import annotations
 
 import json
+import math
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,21 +56,21 @@ def write_sections(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> int:
         at += array.nbytes + filler
     tail = json.dumps(index, separators=(",", ":")).encode()
     pieces += [tail, len(tail).to_bytes(8, "little"), _MARK]
-    return write_whole(path, b"".join(pieces))
+    return write_whole(path, *pieces)
 
 
-def write_whole(path: Path, data: bytes) -> int:
+def write_whole(path: Path, *data: bytes | memoryview) -> int:
     """Write a file between two steps, whole or not at all; its size. Raises `StorageError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
+        write_atomically(path, *data)
     except OSError as error:
         raise StorageError(
             f"cannot write scan tables: {error.strerror}",
             where=str(path),
             remedy="free disk space or choose another folder with --out, then run the same command again",
         ) from error
-    return len(data)
+    return sum(map(len, data))
 
 
 class Sections:
@@ -86,35 +88,38 @@ class Sections:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = path
         try:
-            self._data = np.memmap(self.path, np.uint8, mode="r")
-            end = len(self._data) - len(_MARK) - 8
-            if end < 0 or self._data[end + 8 :].tobytes() != _MARK:
+            # There may be thousands of files, for each of which np.memmap would take longer than this does.
+            with open(self.path, "rb") as file:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            end = len(data) - len(_MARK) - 8
+            if end < 0 or data[end + 8 :] != _MARK:
                 raise ValueError("its end is missing")
-            size = int.from_bytes(self._data[end : end + 8].tobytes(), "little")
-            self._index: dict[str, Any] = json.loads(self._data[end - size : end].tobytes())
+            size = int.from_bytes(data[end : end + 8], "little")
+            self._index: dict[str, Any] = json.loads(data[end - size : end])
+            self._data = np.frombuffer(data, np.uint8)
         except (OSError, ValueError, TypeError) as error:
             raise damaged(self.path, error) from None
 
     def checked(self, name: str) -> npt.NDArray[Any]:
         """An array that is read whole and compared with what was written."""
         found = self[name]
-        if xxhash.xxh3_64_hexdigest(found.tobytes()) != self._index[name][3]:
+        if xxhash.xxh3_64_hexdigest(found.data) != self._index[name][3]:
             raise damaged(self.path, "its content is not what was written")
         return found
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         try:
             kind, shape, at, _ = self._index[name]
-            size = int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
-            found: npt.NDArray[Any] = np.asarray(self._data[at : at + size]).view(kind).reshape(shape)
+            size = math.prod(shape) * np.dtype(kind).itemsize
+            found: npt.NDArray[Any] = self._data[at : at + size].view(kind).reshape(shape)
         except (ValueError, TypeError, KeyError) as error:
             raise damaged(self.path, error) from None
         return found
 
 
-def damaged(path: Path, error: Exception | str) -> PlanError:
+def damaged(path: str | Path, error: Exception | str) -> PlanError:
     """The error for a file between two steps that cannot be used."""
     return PlanError(
         f"a table of the scan is missing or damaged: {error}",
