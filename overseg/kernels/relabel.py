@@ -10,6 +10,7 @@ import numpy.typing as npt
 from numba import njit
 
 from overseg.kernels.tables import Int, Labels
+from overseg.kernels.words import differing, lowest
 
 Voxels = npt.NDArray[np.integer[Any]]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -17,6 +18,7 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbouring labels land far apart
 _EMPTY = np.uint64(0)  # no label is renamed from 0
 _ONE = np.uint64(1)
+_WORD = 64  # voxels that are compared at once
 _PIECE = 1 << 14  # voxels between two looks at the room for notes
 
 
@@ -28,10 +30,13 @@ class Names:
     ----------
     old, new : ndarray of uint64, shape (2^k,)
         At least every second place is empty: `old` is 0 there.
+    final : bool
+        No label of `new` is itself renamed.
     """
 
     old: Labels
     new: Labels
+    final: bool
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,14 @@ def names(old: Labels, new: Labels) -> Names:
         `old` without duplicates, above 0.
     """
     size = 1 << max(1, int(2 * len(old) - 1).bit_length()) if len(old) else 2
-    table = Names(np.zeros(size, np.uint64), np.zeros(size, np.uint64))
-    _insert(table.old, table.new, np.asarray(old, np.uint64), np.asarray(new, np.uint64))
-    return table
+    places, given = np.zeros((2, size), np.uint64), np.asarray(new, np.uint64)
+    _insert(*places, np.asarray(old, np.uint64), given)
+    return Names(places[0], places[1], bool(_none_renamed(*places, given)))
 
 
-def edit(flat: Voxels, table: Names, inside: Stretches, fills: Stretches, labels: Labels) -> Runs:
+def edit(
+    flat: Voxels, table: Names, inside: Stretches, fills: Stretches, labels: Labels, row: int = 1
+) -> Runs:
     """Rename labels and fill stretches, in place.
 
     Parameters
@@ -93,16 +100,16 @@ def edit(flat: Voxels, table: Names, inside: Stretches, fills: Stretches, labels
         These voxels take a label whatever they were, inside or not.
     labels : ndarray of uint64, shape (fills,)
         One per stretch of `fills`.
+    row : int
+        Voxels of a row of the block: one voxel is often like that in the row before. No result depends on it.
 
     Returns
     -------
     Runs
         Enough to put everything back: see `put_back`.
     """
-    bare = flat.view(f"u{flat.itemsize}")
-    starts, lengths, values = _edit(
-        bare, table.old, table.new, inside.starts, inside.stops, fills.starts, fills.stops, labels
-    )
+    bare, spans = flat.view(f"u{flat.itemsize}"), (inside.starts, inside.stops, fills.starts, fills.stops)
+    starts, lengths, values = _edit(bare, table.old, table.new, *spans, labels, row, table.final)
     return Runs(starts, lengths, values.astype(bare.dtype).view(flat.dtype))
 
 
@@ -136,9 +143,20 @@ def _renamed(old, new, label):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _edit(voxels, old, new, starts, stops, fill_starts, fill_stops, labels):  # type: ignore[no-untyped-def]
+def _none_renamed(old, new, labels):  # type: ignore[no-untyped-def]
+    """Whether none of some labels has another name."""
+    for label in labels:  # noqa: SIM110 (numba has no `all` of a generator)
+        if _renamed(old, new, label) != label:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _edit(voxels, old, new, starts, stops, fill_starts, fill_stops, labels, row, final):  # type: ignore[no-untyped-def]
     """From fill to fill: what lies inside before the next one is renamed, then that one is set."""
     notes = np.empty((3, 2 * _PIECE), np.uint64)
+    # How far before a voxel another one tells of it, if nothing gets a label that is itself renamed.
+    back = -(-_WORD // row) * row if final and _none_renamed(old, new, labels) else 0
     n, at, here = 0, 0, 0
     for fill in range(len(labels) + 1):
         end = fill_starts[fill] if fill < len(labels) else len(voxels)
@@ -146,7 +164,8 @@ def _edit(voxels, old, new, starts, stops, fill_starts, fill_stops, labels):  # 
             first, last = max(at, starts[here]), min(end, stops[here])
             for piece in range(first, last, _PIECE):
                 notes = _with_room(notes, n)
-                n = _rename(voxels, piece, min(piece + _PIECE, last), old, new, notes, n)
+                until = min(piece + _PIECE, last)
+                n = _rename(voxels, piece, until, starts[here], back, old, new, notes, n)
             if stops[here] > end:
                 break
             here += 1
@@ -159,17 +178,30 @@ def _edit(voxels, old, new, starts, stops, fill_starts, fill_stops, labels):  # 
 
 
 @njit(cache=True, nogil=True)
-def _rename(voxels, start, stop, old, new, notes, n):  # type: ignore[no-untyped-def]
-    """Rename within a stretch; a run of one label is looked up once."""
-    label, begin = voxels[start], start
-    for at in range(start + 1, stop):
-        if voxels[at] != label:
-            name = _renamed(old, new, np.uint64(label))
+def _rename(voxels, start, stop, first, back, old, new, notes, n):  # type: ignore[no-untyped-def]
+    """Rename within a stretch that began at `first`, a word at a time.
+
+    A label is looked up where a run of it begins, unless it also lies `back` voxels before: there it was
+    looked up, and as it is still there it is not renamed. Nothing is known so if `back` is 0.
+    """
+    for at in range(start, stop, _WORD):
+        size = min(_WORD, stop - at)
+        begins = differing(voxels, at, at - 1, size) if at else differing(voxels, 1, 0, size - 1) << _ONE
+        if at == first or back == 0:
+            begins |= _ONE
+        asked = begins
+        if back and at - back >= first:
+            asked &= differing(voxels, at, at - back, size)
+        while asked:
+            k = lowest(asked)
+            asked &= asked - _ONE
+            label = np.uint64(voxels[at + k])
+            name = _renamed(old, new, label)
             if name != label:
-                n = _change(voxels, begin, at, name, notes, n)
-            label, begin = voxels[at], at
-    name = _renamed(old, new, np.uint64(label))
-    return _change(voxels, begin, stop, name, notes, n) if name != label else n
+                # A run that goes on in the next word begins there anew: it differs from this one's new name.
+                end = min(k + 1 + lowest(begins >> np.uint64(k) >> _ONE), size)
+                n = _change(voxels, at + k, at + end, name, notes, n)
+    return n
 
 
 @njit(cache=True, nogil=True)

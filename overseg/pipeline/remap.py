@@ -81,11 +81,11 @@ def rewrite(block: Voxels, times: range, maps: Sequence[Int], edits: Edits) -> R
         What was there before, by flat positions in the block.
     """
     inside = _inside(block.shape[1:], maps, edits.region)
+    reach = [(int(axis[0]), int(axis[-1])) for axis in maps]
     parts = []
     for i, t in enumerate(times):
-        at = slice(*np.searchsorted(edits.fills.t, [t, t + 1]))
-        fills, labels = _stretches(maps, Fills(*(column[at] for column in vars(edits.fills).values())))
-        runs = edit(block[i].reshape(-1), edits.names(t, block.dtype), inside, fills, labels)
+        fills, labels = _stretches(maps, _within(edits.fills, [(t, t), *reach]))
+        runs = edit(block[i].reshape(-1), edits.names(t, block.dtype), inside, fills, labels, block.shape[-1])
         parts.append(replace(runs, starts=runs.starts + i * block[i].size))
     columns = ([getattr(part, name) for part in parts] for name in ("starts", "lengths", "values"))
     return Runs(*map(np.concatenate, columns))

@@ -93,6 +93,37 @@ def test_coarse_blocks_take_the_fills_of_their_nearest_voxels(
     np.testing.assert_array_equal(found, truth(volume, merges, fills)[np.ix_(*maps)])
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([1, 63, 64, 65, 130, 400]), st.booleans(), st.booleans())
+def test_words_of_voxels_equal_a_table(seed: int, width: int, chained: bool, cut: bool) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(1, 30, (5, 9)).repeat(50, axis=1)[:, :width]
+    volume = np.repeat(rows.astype(np.uint32), 4, axis=0).reshape(2, 10, -1)
+    volume[rng.random(volume.shape) < 0.05] = rng.integers(1, 30)
+    old = np.arange(12, 20, dtype=np.uint64)
+    # Without chains nothing gets a label that is itself renamed.
+    new = rng.integers(1, 25 if chained else 12, len(old)).astype(np.uint64)
+    t = np.zeros(3, np.int64)
+    z, y, x = np.array([0, 0, 1]), np.array([2, 7, 3]), rng.integers(0, volume.shape[2], (2, 3))
+    labels = rng.integers(1, 25 if chained else 12, 3).astype(np.uint64)
+    fills = Fills(t, z, y, x.min(axis=0), x.max(axis=0) + 1, labels)
+    region = ((0, 2), (1, 9), (0, volume.shape[2] - 1)) if cut else None
+    table = np.arange(30, dtype=np.uint32)
+    table[old] = new
+    expected = table[volume]
+    for a, b, start, stop, label in zip(z, y, fills.x0, fills.x1, labels, strict=True):
+        expected[a, b, start:stop] = label
+    outside = np.full(volume.shape, cut)
+    outside[tuple(slice(*span) for span in region or ((0, 0),))] = False
+    for a, b, start, stop in zip(z, y, fills.x0, fills.x1, strict=True):
+        outside[a, b, start:stop] = False
+    expected[outside] = volume[outside]
+    maps = [np.arange(n) for n in volume.shape]
+    merges = Merges(np.zeros(len(old), np.int64), old, new)
+    found = rewritten(volume[None], range(1), maps, Edits(merges, fills, region))[0]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_only_the_right_time_point_changes() -> None:
     block = np.full((3, 2, 2, 2), 5, np.uint16)
     one = np.array([1])
