@@ -22,6 +22,7 @@ Index = tuple[int, ...]
 HELD_BYTES = 64 << 20
 """Boxes that are held at a time; what does not fit is read when those before it were."""
 
+_BITS = 21  # of an index, so that three fit into one number
 _LEAST_VOXELS = 1 << 16  # to start a read takes as long as to decode so many
 
 
@@ -76,13 +77,15 @@ class Reader:
         for box in boxes:
             for chunk in tiles(box, self._tile):
                 wanted[chunk].append((box, _common(box, chunk, self._tile)))
+        from overseg.volume.early import read_early
+
         for chunk in sorted(wanted):
             parts = [part for _, part in wanted[chunk]]
             around = tuple(
                 (min(s[0] for s in axis), max(s[1] for s in axis)) for axis in zip(*parts, strict=True)
             )
             z, y, x = (slice(*span) for span in around)
-            data = self._volume.read((z, y, x), self._t)
+            data = read_early(self._volume, (z, y, x), self._t)
             for box, part in wanted[chunk]:
                 held[box][_inside(part, box)] = data[_inside(part, around)]
         return held
@@ -101,13 +104,16 @@ def tiles(box: Box, tile: Index) -> Iterator[Index]:
     return product(*(range(s // n, -(-e // n)) for (s, e), n in zip(box, tile, strict=True)))
 
 
-def along_a_curve(index: Int) -> Int:
+def along_a_curve(index: Int, bends: Sequence[int] = (0, 0, 0)) -> Int:
     """An order in which neighbours in space mostly stay neighbours (Morton's curve).
 
     Parameters
     ----------
     index : ndarray of int64, shape (n, 3)
         Of chunks, from 0 to 2**21 - 1.
+    bends : sequence of int
+        How many bits later the curve turns along each axis: by 3 along z, and 8 by 8 chunks of a layer of
+        chunks come before any of the next layer.
 
     Returns
     -------
@@ -115,9 +121,10 @@ def along_a_curve(index: Int) -> Int:
         Rows in order; of equal ones the first first.
     """
     key = np.zeros(len(index), np.int64)
-    for bit in range(21):
-        for axis in range(3):
-            key |= ((index[:, axis] >> bit) & 1) << (3 * bit + 2 - axis)
+    for axis in range(3):
+        least = _BITS - int(index[:, axis].max(initial=0)).bit_length()
+        for bit in range(_BITS - min(bends[axis], least)):
+            key |= ((index[:, axis] >> bit) & 1) << (3 * (bit + min(bends[axis], least)) + 2 - axis)
     return np.argsort(key, kind="stable")
 
 
