@@ -58,14 +58,14 @@ def solve(cost: Int) -> tuple[Int, Int, Int]:
 def _turn(cost: Int) -> int:
     # The goal at which to start, for the cheapest round, as a quarter of the sources see it.
     n, m = cost.shape
-    best, least = 0, np.int64(0)
-    for turn in range(m):
-        total = np.int64(0)
-        for i in range(0, n, 4):
-            total += cost[i, (turn + i * m // n) % m]
-        if turn == 0 or total < least:
-            best, least = turn, total
-    return best
+    total = np.zeros(m, np.int64)
+    for i in range(0, n, 4):
+        ahead = i * m // n
+        for turn in range(m - ahead):
+            total[turn] += cost[i, turn + ahead]
+        for turn in range(m - ahead, m):
+            total[turn] += cost[i, turn + ahead - m]
+    return int(total.argmin())
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
