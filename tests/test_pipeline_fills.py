@@ -10,7 +10,7 @@ from overseg.errors import StorageError
 from overseg.kernels.fill import FREE, NOISE, SWALLOWED
 from overseg.kernels.scan import scan_array
 from overseg.kernels.tables import Candidates
-from overseg.pipeline.boxes import Reader
+from overseg.pipeline.boxes import Reader, along_a_curve
 from overseg.pipeline.candidates import find_candidates
 from overseg.pipeline.decide import FILL, MERGE, Verdicts
 from overseg.pipeline.fills import fill_batches, fill_task, peak_bytes, wanted_fills
@@ -95,6 +95,9 @@ class Counting:
     def __getattr__(self, name):
         return getattr(self._volume, name)
 
+    def _chunks(self, level):
+        """Nothing is read past `read`."""
+
     def read(self, box, t=0):
         self.reads.append(tuple((part.start, part.stop) for part in box))
         return self._volume.read(box, t)
@@ -178,6 +181,16 @@ def test_batches_hold_all_and_neighbours_together(tmp_path, monkeypatch):
     quarter = [{(each.box[0] // 20, each.box[2] // 20) for each in batch} for batch in batches]
     assert max(len(each) for each in quarter) <= 2
     assert list(fill_batches(place, [])) == []
+
+
+def test_a_curve_that_turns_late_goes_through_layers_of_chunks():
+    index = np.stack(np.unravel_index(np.arange(4 * 8 * 8), (4, 8, 8)), axis=1)
+    plain, late = index[along_a_curve(index)], index[along_a_curve(index, (3, 0, 0))]
+    assert (plain[:8] < 2).all() and (np.sort(plain[:64].max(axis=0)) == 3).all()
+    assert late[:, 0].tolist() == np.repeat(np.arange(4), 64).tolist()
+    assert (late[:16, 1:] < 4).all()
+    far = np.array([[2**21 - 1, 0, 0], [0, 2**21 - 1, 0], [2**21 - 2, 0, 0]])
+    assert along_a_curve(far, (5, 0, 40)).tolist() == [1, 2, 0]  # there is room for no more bits
 
 
 def test_the_predicted_memory_holds(tmp_path):

@@ -1,6 +1,6 @@
 """Fills: the voxels that restored masks take, found candidate by candidate and settled between them.
 
-A task restores the masks of a batch of accepted candidates and writes its claims to one Parquet file;
+A task restores the masks of a batch of accepted candidates and writes its claims to one file;
 `settle` then decides who gets a voxel that two claim. Claims come from the original volume alone, so that
 neither batches nor their order can change them.
 """
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 # Work is counted in decoded voxels: a voxel of a box and the start of a read are as good as so many.
 _A_VOXEL, _A_READ = 32, 1 << 16
-_BATCH_WORK = 1 << 26  # about half a second
+_BATCH_WORK = 1 << 28  # some hundred chunks, about a quarter of a second
+_BATCH_VOXELS = 1 << 21  # of boxes: what waits to be written is to stay small
 _LOOKED_UP = 1 << 12  # gaps whose labels are looked up at a time
 
 
@@ -163,27 +164,35 @@ def _gaps(
 
 def fill_batches(volume: Volume, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, ...]]:
     """Batches of a sensible size for `fill_task`, each of neighbours: few chunks are decoded twice."""
-    tile = tile_of(volume)
+    tile, limits = tile_of(volume), _limits(volume)
     a_tile = _A_READ + int(np.prod(tile))
-    place = [(each.z, sum(each.box[:2]) // 2, sum(each.box[2:]) // 2) for each in wanted]
-    order = along_a_curve(np.array(place, np.int64).reshape(-1, 3) // tile)
-    limits = _limits(volume)
+    boxes = np.array([_box(each, limits) for each in wanted], np.int64).reshape(-1, 3, 2)
+    order = along_a_curve(boxes.sum(axis=2) // 2 // tile, _bends(boxes, tile))
     batch: list[Wanted] = []
     seen: set[tuple[int, ...]] = set()
-    work = 0
+    work = voxels = 0
     for row in order.tolist():
-        each = wanted[row]
-        touched = set(tiles(_box(each, limits), tile))
-        more = _A_VOXEL * _voxels(each) + a_tile * len(touched - seen)
-        if batch and work + more > _BATCH_WORK:
+        each, touched = wanted[row], set(tiles(boxes[row].tolist(), tile))
+        own = _voxels(each)
+        more = _A_VOXEL * own + a_tile * len(touched - seen)
+        if batch and (work + more > _BATCH_WORK or voxels + own > _BATCH_VOXELS):
             yield tuple(batch)
-            batch, seen, work = [], set(), 0
-            more = _A_VOXEL * _voxels(each) + a_tile * len(touched)
+            batch, seen, work, voxels = [], set(), 0, 0
+            more = _A_VOXEL * own + a_tile * len(touched)
         batch.append(each)
         seen |= touched
-        work += more
+        work, voxels = work + more, voxels + own
     if batch:
         yield tuple(batch)
+
+
+def _bends(boxes: Int, tile: tuple[int, ...]) -> list[int]:
+    """For `along_a_curve`: it is to turn late along an axis where boxes seldom reach into the next chunk."""
+    if not len(boxes):
+        return [0, 0, 0]
+    crossed = np.median(boxes[:, :, 1] - boxes[:, :, 0], axis=0) / tile
+    bends: list[int] = np.log2(crossed.max() / crossed).round().astype(int).tolist()
+    return bends
 
 
 def fill_task(
@@ -207,7 +216,7 @@ def fill_task(
     fill : {"all", "free", "none"}
         Which voxels may be taken.
     path : str
-        Parquet file to write, whole or not at all; see `overseg.pipeline.settle.Claims`.
+        File to write, whole or not at all; see `overseg.pipeline.settle.Claims`.
     t : int
         Time point.
     bounds : tuple of (int, int), optional

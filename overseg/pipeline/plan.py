@@ -291,7 +291,7 @@ def _fill(
                 [vars(one) for one in batch],
             ]
             name = f"t{each.t}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"
-            path = str(run / "fill" / f"{name}.parquet")
+            path = str(run / "fill" / f"{name}.claims")
             units[name] = (volume, batch, settings.background, settings.fill, path, each.t, box)
             need = filling.peak_bytes(volume, batch)
             executor.check_room(need, "restoring the largest mask", volume.location, ", or --fill none")

@@ -6,10 +6,7 @@ settled at a time, so that memory holds the settled rows and little else.
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +18,10 @@ from overseg.errors import StorageError
 from overseg.kernels.fill import FREE, SWALLOWED
 from overseg.kernels.tables import Bool, Int, Labels
 from overseg.pipeline.plandata import Fills
+from overseg.pipeline.sections import Sections, write_sections
 
 _SLAB = 1 << 22  # contested voxels opened at a time
 _ROWS = 1 << 18  # rows settled at a time, about
-_GROUP = 1 << 12  # rows of a file whose depths are read together
 
 _Columns = TypeVar("_Columns")
 
@@ -110,48 +107,34 @@ def concatenate(parts: Iterable[Claims]) -> Claims:
 
 
 def write_claims(path: Path, claims: Claims) -> None:
-    """Write claims to a Parquet file, whole or not at all. Raises `StorageError`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    offsets = np.concatenate([[0], np.cumsum(claims.size)]).astype(np.int32)
-    depth = pa.ListArray.from_arrays(offsets, claims.depth.astype(np.int32))
-    table = pa.table({**{name: getattr(claims, name) for name in _COLUMNS}, "depth": depth})
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    """Write claims to a file, whole or not at all. Raises `StorageError`."""
+    ends = [(column.min(), column.max()) for column in (claims.t, claims.z) if len(column)]
+    arrays = {name: getattr(claims, name) for name in _COLUMNS}
+    depth = claims.depth.astype(np.int32)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, temporary, compression="zstd", row_group_size=_GROUP)
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
+        write_sections(path, {**arrays, "depth": depth, "reach": np.array(ends, np.int64)})
+    except StorageError as error:
         raise StorageError(
-            f"cannot write fills: {error.strerror or error}",
-            where=str(path),
+            error.what.replace("scan tables", "fills"),
+            where=error.where,
             remedy="free disk space, then run the same command again: finished tasks are kept",
-        ) from error
+        ) from None
 
 
 def read_claims(path: Path) -> Claims:
     """Claims of one file, without depths; see `read_depth`."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path, columns=list(_COLUMNS))
-    columns = {name: table[name].to_numpy() for name in _COLUMNS}
-    return Claims(**columns, depth=np.zeros(0, np.int64))
+    file = Sections(path)
+    return Claims(**{name: file.checked(name) for name in _COLUMNS}, depth=np.zeros(0, np.int64))
 
 
 def read_depth(path: Path, rows: Int) -> Int:
     """Depths of some rows of a file, one row after the other; `rows` are sorted."""
-    import pyarrow.parquet as pq
-
-    parts = [np.zeros(0, np.int64)]
-    with pq.ParquetFile(path) as file:
-        for group in np.unique(rows // _GROUP).tolist():
-            here = rows[rows // _GROUP == group] - group * _GROUP
-            lists = file.read_row_group(group, columns=["depth"])["depth"].combine_chunks()
-            parts.append(lists.take(here).flatten().to_numpy().astype(np.int64))
-    return np.concatenate(parts)
+    file = Sections(path)
+    size = file["x1"] - file["x0"]
+    first, size = (np.cumsum(size) - size)[rows], size[rows]
+    inside = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+    depth: Int = file["depth"][np.repeat(first, size) + inside].astype(np.int64)
+    return depth
 
 
 def settle(paths: Sequence[str | Path], labels: Labels, voxels: Int, times: Int | None = None) -> Settled:
@@ -204,15 +187,11 @@ def _slabs(paths: list[Path]) -> Iterator[tuple[int, tuple[int, int], list[Path]
 
 def _reach(path: Path) -> tuple[tuple[int, int], tuple[int, int], int] | None:
     """First and last time point, first and last layer, and rows of a file; None where there are none."""
-    import pyarrow.parquet as pq
-
-    facts = pq.read_metadata(path)
-    if facts.num_rows == 0:
+    file = Sections(path)
+    if not len(file["t"]):
         return None
-    groups = [facts.row_group(i) for i in range(facts.num_row_groups)]
-    t, z = ([group.column(_COLUMNS.index(name)).statistics for group in groups] for name in ("t", "z"))
-    (t0, t1), (z0, z1) = ((min(s.min for s in each), max(s.max for s in each)) for each in (t, z))
-    return (t0, t1), (z0, z1), facts.num_rows
+    (t0, t1), (z0, z1) = file["reach"].tolist()
+    return (t0, t1), (z0, z1), len(file["t"])
 
 
 def _settle_slab(t: int, z: tuple[int, int], files: dict[Path, Claims]) -> tuple[Claims, int]:
