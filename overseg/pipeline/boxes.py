@@ -77,15 +77,13 @@ class Reader:
         for box in boxes:
             for chunk in tiles(box, self._tile):
                 wanted[chunk].append((box, _common(box, chunk, self._tile)))
-        from overseg.volume.early import read_early
-
         for chunk in sorted(wanted):
             parts = [part for _, part in wanted[chunk]]
             around = tuple(
                 (min(s[0] for s in axis), max(s[1] for s in axis)) for axis in zip(*parts, strict=True)
             )
             z, y, x = (slice(*span) for span in around)
-            data = read_early(self._volume, (z, y, x), self._t)
+            data = self._volume.read((z, y, x), self._t)
             for box, part in wanted[chunk]:
                 held[box][_inside(part, box)] = data[_inside(part, around)]
         return held
