@@ -136,7 +136,7 @@ class ScanFile:
         self.path, self._lags = path, lags
         self._file = Sections(path)
         self._times: list[int] = self._file.checked("times").tolist()
-        self._index, self._rows = self._file.checked("index"), self._file["rows"]
+        self._index = self._file.checked("index")
         self.partitions = int(self._index.shape[2])
 
     def groups(self, t: int, table: str, partitions: range | None = None) -> list[list[int]]:
@@ -149,9 +149,13 @@ class ScanFile:
 
     def unpack(self, groups: Sequence[Sequence[int]], out: Int) -> None:
         """The rows of some groups, one after the other, into a matrix that has room for just them."""
-        at = 0
+        if not groups:
+            return
+        # The groups of neighbouring partitions lie side by side.
+        first, at = groups[0][0], 0
+        together = memoryview(self._file.piece("rows", first, groups[-1][1]))
         for start, stop, rows, mark in groups:
-            data = self._rows[start:stop].data
+            data = together[start - first : stop - first]
             if len(data) != stop - start or _mark(data) != mark:
                 raise damaged(self.path, "its content is not what was written")
             _unpack(data, out[at : at + rows])
