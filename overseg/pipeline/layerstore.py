@@ -97,9 +97,11 @@ class LayerStore:
 
     def voxels(self) -> tuple[Labels, Int]:
         """All labels, sorted, and how many voxels each has."""
-        parts = [self._open(part)["labels"] for part in range(self.parts)]
-        labels = np.concatenate([part[0] for part in parts]).view(np.uint64)
-        voxels = np.concatenate([part[_OF_LABEL.index("voxels")] for part in parts])
+        wanted = [_OF_LABEL.index("label"), _OF_LABEL.index("voxels")]
+        # Copies, so that no part stays mapped while the next is opened.
+        parts = [self._open(part)["labels"][wanted] for part in range(self.parts)]
+        labels, voxels = np.concatenate(parts, axis=1)
+        labels = labels.view(np.uint64)
         order = np.argsort(labels)
         return labels[order], voxels[order]
 
