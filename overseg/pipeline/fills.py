@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _A_VOXEL, _A_READ = 32, 1 << 16
 _BATCH_WORK = 1 << 28  # some hundred chunks, about a quarter of a second
 _BATCH_VOXELS = 1 << 21  # of boxes: what waits to be written is to stay small
-_LOOKED_UP = 1 << 12  # gaps whose labels are looked up at a time
+_LOOKED_UP = 1 << 11  # gaps whose labels are looked up at a time
 
 
 @dataclass(frozen=True)

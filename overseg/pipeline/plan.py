@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from overseg.cluster.limits import give_back
 from overseg.cluster.receipts import file_is_there
 from overseg.errors import ModelError
 from overseg.model import load
@@ -314,5 +315,6 @@ class _Clock:
         try:
             yield
         finally:
+            give_back()  # what one step let go of is no part of the next one's peak
             spent = time.perf_counter() - begin
             self.seconds[step] = round(self.seconds.get(step, 0.0) + spent, 4)

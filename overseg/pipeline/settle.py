@@ -21,7 +21,7 @@ from overseg.pipeline.plandata import Fills
 from overseg.pipeline.sections import Sections, write_sections
 
 _SLAB = 1 << 22  # contested voxels opened at a time
-_ROWS = 1 << 18  # rows settled at a time, about
+_ROWS = 1 << 16  # rows settled at a time, about
 
 _Columns = TypeVar("_Columns")
 

@@ -10,7 +10,8 @@ from overseg.kernels.tables import Int, Layers
 from overseg.pipeline.plandata import Fills, Merges
 from overseg.volume import UnitGrid
 
-_LABELS = 1 << 12  # looked up at a time
+_LABELS = 1 << 11  # looked up at a time
+_RUNS = 1 << 16  # of fills looked at at a time
 
 
 def touched_units(grid: UnitGrid, layers: Mapping[int, Layers], merges: Merges, fills: Fills) -> Int:
@@ -33,7 +34,10 @@ def touched_units(grid: UnitGrid, layers: Mapping[int, Layers], merges: Merges, 
         Unit numbers, sorted.
     """
     touched = np.zeros(grid.n, bool)
-    touched[_units_over(grid, fills.t, fills.z, fills.y, fills.y + 1, fills.x0, fills.x1)] = True
+    for start in range(0, len(fills.t), _RUNS):
+        some = slice(start, start + _RUNS)
+        t, z, y, x0, x1 = (column[some] for column in (fills.t, fills.z, fills.y, fills.x0, fills.x1))
+        touched[_units_over(grid, t, z, y, y + 1, x0, x1)] = True
     for t in np.unique(merges.t).tolist():
         old = np.sort(merges.old[merges.t == t])
         for start in range(0, len(old), _LABELS):
