@@ -72,6 +72,10 @@ REASONS: dict[str, str] = {
         "Two thirds of it is the scan: reading 0.6, kernel 1.0, tables, digests and files 0.5 of zarr's "
         "own read and decode"
     ),
+    "scheduler": (
+        "The driver holds the plan (candidates with their features, fills, a digest of every chunk), some "
+        "300 bytes for each cell of the volume"
+    ),
     "gpu": "No card could be had; the code is tested with torch on the CPU",
 }
 
