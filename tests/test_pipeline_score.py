@@ -219,18 +219,7 @@ def test_what_is_certain_without_distances_is_decided_as_with_them(monkeypatch, 
     monkeypatch.setattr(scoring, "ranked", lambda candidates, p, limits: np.zeros(len(candidates), bool))
     eager = scored(settings, model, folder="eager")
 
-    def decided(scores):
-        found = decide(
-            *tables,
-            scores.p,
-            threshold=limits.threshold,
-            review_from=limits.review_from,
-            out_of_range=scores.out_of_range,
-            cut=np.zeros(0, np.uint64),
-        )
-        return found.decision.tolist(), found.reason.tolist()
-
-    assert decided(lazy) == decided(eager)
+    assert verdicts(tables, lazy, limits) == verdicts(tables, eager, limits)
     spared = lazy.stage == "bounds"
     assert np.array_equal(lazy.p[~spared], eager.p[~spared])
     assert (np.isnan(feature(lazy, FULL[-1])) & (eager.stage == "full")).tolist() == spared.tolist()
