@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,21 @@ Columns = dict[str, Column]
 LAYER_KEY = ("label", "z")
 PAIR_KEY = ("a", "b", "z", "gap")
 STACKED_KEY = ("a", "b")
+CONTACT_KEY = ("a", "b")
+SURFACE_KEY = ("label",)
+KEYS = {
+    "layers": LAYER_KEY,
+    "pairs": PAIR_KEY,
+    "stacked": STACKED_KEY,
+    "contacts": CONTACT_KEY,
+    "surfaces": SURFACE_KEY,
+}
+
+#: Columns of the tables of contacts: for the faces normal to each axis; see `overseg.kernels.touch`.
+OF_FACES = ("n", "signed", "sz", "sy", "sx", "szz", "syy", "sxx", "szy", "szx", "syx")
+CONTACT_COLUMNS = ("a", "b", *(f"{axis}_{name}" for axis in "zyx" for name in OF_FACES))
+SURFACE_COLUMNS = ("label", "all_z", "all_y", "all_x", "bare_z", "bare_y", "bare_x")
+
 _HOW = {"y0": np.minimum, "x0": np.minimum, "z_min": np.minimum} | dict.fromkeys(
     ("y1", "x1", "z_max"), np.maximum
 )
@@ -38,11 +53,17 @@ class ScanTables:
         One row per (a, b, z, gap): ``a, b`` uint64, ``z, gap, overlap`` int64.
     stacked : dict of ndarray
         One row per (a, b): ``a, b`` uint64, ``n, z_min, z_max`` int64.
+    contacts : dict of ndarray
+        One row per (a, b), a < b, that share voxel faces: `CONTACT_COLUMNS`. Empty where not asked for.
+    surfaces : dict of ndarray
+        One row per label: `SURFACE_COLUMNS`. Empty where not asked for.
     """
 
     layers: Columns
     pairs: Columns
     stacked: Columns
+    contacts: Columns = field(default_factory=lambda: _no_rows(CONTACT_COLUMNS))
+    surfaces: Columns = field(default_factory=lambda: _no_rows(SURFACE_COLUMNS))
 
 
 def layer_columns(lags: int) -> tuple[str, ...]:
@@ -129,7 +150,7 @@ def merge_tables(tables: Sequence[ScanTables]) -> ScanTables:
         parts: list[Columns] = [getattr(table, name) for table in tables]
         return group({column: np.concatenate([part[column] for part in parts]) for column in parts[0]}, key)
 
-    return ScanTables(joined("layers", LAYER_KEY), joined("pairs", PAIR_KEY), joined("stacked", STACKED_KEY))
+    return ScanTables(**{name: joined(name, key) for name, key in KEYS.items()})
 
 
 def moved(layers: Columns, y: int | Int, x: int | Int) -> Columns:
@@ -216,6 +237,10 @@ def views_of(rows: Int, names: Sequence[str]) -> Columns:
         name: column.view(np.uint64) if name in _LABELS else column
         for name, column in zip(names, rows.T, strict=True)
     }
+
+
+def _no_rows(names: Sequence[str]) -> Columns:
+    return views_of(np.zeros((0, len(names)), np.int64), names)
 
 
 def ways_of(names: Sequence[str], key: Sequence[str]) -> list[int]:

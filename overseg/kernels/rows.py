@@ -82,6 +82,26 @@ class Columns(NamedTuple):
     slots: npt.NDArray[np.int64]
 
 
+class TouchRows(NamedTuple):
+    """Rows of two labels that touch along any axis, with a hash table over all of them.
+
+    Attributes
+    ----------
+    labels : ndarray of uint64, shape (room, 2)
+        The smaller one first.
+    sums : ndarray of int64, shape (room, any)
+    slots : ndarray of int64, shape (a power of two,)
+        Number of a row; -1 is none.
+    recent : ndarray of int64, shape (RECENT,)
+        Rows that were asked for, by a short hash: most calls end there.
+    """
+
+    labels: npt.NDArray[np.uint64]
+    sums: npt.NDArray[np.int64]
+    slots: npt.NDArray[np.int64]
+    recent: npt.NDArray[np.int64]
+
+
 def empty_rows(lags: int) -> tuple[LayerRows, PairRows, PairRows]:
     """Tables with little room and nothing in them: of layers, and of labels that face each other or touch."""
     slots = np.full(2 * _LEAST, -1, np.int64)
@@ -92,6 +112,12 @@ def empty_rows(lags: int) -> tuple[LayerRows, PairRows, PairRows]:
         for _ in range(2)
     )
     return layers, facing, touching
+
+
+def empty_touches(sums: int) -> TouchRows:
+    """A table of labels that touch, of so many sums, with little room and nothing in it."""
+    labels, room = np.empty((_LEAST, 2), np.uint64), np.empty((_LEAST, sums), np.int64)
+    return TouchRows(labels, room, np.full(2 * _LEAST, -1, np.int64), np.full(RECENT, -1, np.int64))
 
 
 @njit(cache=True, nogil=True, _nrt=False)
@@ -182,6 +208,41 @@ def _pair_slot(labels, counts, slots, floor, above, below, z, gap):  # type: ign
     return slot
 
 
+@njit(cache=True, nogil=True, _nrt=False)
+def touch_of(touches, end, a, b):  # type: ignore[no-untyped-def]
+    """The row of labels a < b, a new one if need be; there is room for it. `end`: how many there are."""
+    short = np.int64((((a * _MIX) ^ b) * _STIR) >> _RECENT)
+    row = touches.recent[short]
+    if row < 0 or touches.labels[row, 0] != a or touches.labels[row, 1] != b:
+        row = _old_or_new_touch(touches, end, a, b)
+        touches.recent[short] = row
+    return row
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _old_or_new_touch(touches, end, a, b):  # type: ignore[no-untyped-def]
+    labels, sums, slots, _ = touches
+    slot = _touch_slot(labels, slots, a, b)
+    row = slots[slot]
+    if row < 0:
+        row = end[0]
+        end[0] += 1
+        slots[slot] = row
+        labels[row, 0], labels[row, 1] = a, b
+        for i in range(sums.shape[1]):
+            sums[row, i] = 0
+    return row
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _touch_slot(labels, slots, a, b):  # type: ignore[no-untyped-def]
+    mask = len(slots) - 1
+    slot = np.int64((((((a * _MIX) ^ b) * _STIR) ^ a) * _MIX) >> _TOP) & mask
+    while slots[slot] >= 0 and (labels[slots[slot], 0] != a or labels[slots[slot], 1] != b):
+        slot = (slot + 1) & mask
+    return slot
+
+
 @njit(cache=True, nogil=True, _nrt=False, inline="always")
 def column_slot(labels, slots, multipliers, new, lanes):  # type: ignore[no-untyped-def]
     """Number and slot of the column of labels in row `new`; `new` itself if there was none like it."""
@@ -242,6 +303,17 @@ def more_pairs(pairs, ends, n):  # type: ignore[no-untyped-def]
         )
         slots[slot] = row
     return PairRows(labels, counts, slots)
+
+
+@njit(cache=True, nogil=True)
+def more_touches(touches, end, n):  # type: ignore[no-untyped-def]
+    """Room for `n` more rows, and for as many again as there are."""
+    n += end[0]
+    labels, sums = _longer(touches.labels, n), _longer(touches.sums, n)
+    slots = _slots(len(labels))
+    for row in range(end[0]):
+        slots[_touch_slot(labels, slots, labels[row, 0], labels[row, 1])] = row
+    return TouchRows(labels, sums, slots, touches.recent)
 
 
 @njit(cache=True, nogil=True)

@@ -30,7 +30,7 @@ from overseg.kernels.rows import (
     row_of,
     touching_of,
 )
-from overseg.kernels.words import differing, listed, lowest, ones
+from overseg.kernels.words import differing, edges_of, listed, lowest, ones
 
 _ONE = np.uint64(1)
 _NO_ROW = np.uint64(2**63)
@@ -82,7 +82,7 @@ def tally(  # type: ignore[no-untyped-def]
     sums_of = _sums_up_to(place[2] + nx)
     for z in range(nz):
         at, here = z * ny * nx, z % window
-        _edges(flat, at, nx, edges[here])
+        edges_of(flat, at, nx, edges[here])
         _steps(flat, z, nx, lanes, steps[1 - z % 2], steps[z % 2])
         if z < first:
             continue
@@ -134,18 +134,6 @@ def tally(  # type: ignore[no-untyped-def]
                 touching = more_pairs(touching, ends[2], window)
             i = _apart(i, found, lanes, nearest, place[0] + z, background, columns, facing, touching, ends)
     return layers, facing, touching, True
-
-
-@njit(cache=True, nogil=True, _nrt=False)
-def _edges(flat, at, nx, edges):  # type: ignore[no-untyped-def]
-    """Bits that say where a voxel differs from the one before it in its row; the first one always does."""
-    ny, words = edges.shape
-    for y in range(ny):
-        edges[y, 0] = (differing(flat, at + 1, at, min(64, nx) - 1) << _ONE) | _ONE
-        for word in range(1, words):
-            x = at + 64 * word
-            edges[y, word] = differing(flat, x, x - 1, min(64, nx - 64 * word))
-        at += nx
 
 
 @njit(cache=True, nogil=True, _nrt=False)

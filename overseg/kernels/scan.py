@@ -189,7 +189,7 @@ class Scanner:
         y, x = place[1] - self._corner[0], place[2] - self._corner[1]
         highest = np.uint64(min(np.iinfo(block.dtype).max, MAX_LABEL))
         self._layers, self._facing, self._touching, fine = tally(
-            _unsigned(block),
+            unsigned(block),
             first,
             len(block) if split is None else split,
             (place[0], y, x),
@@ -238,7 +238,7 @@ class Scanner:
         return group(facing, PAIR_KEY), group(touching, STACKED_KEY)
 
 
-def _unsigned(block: Block) -> Block:
+def unsigned(block: Block) -> Block:
     """The same bits in one of the four unsigned types of this machine, in C order, writable.
 
     Whether an array can be written is part of its type for the compiler.

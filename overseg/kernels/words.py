@@ -81,6 +81,29 @@ def differing(voxels, i, j, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, _nrt=False)
+def edges_of(voxels, at, nx, edges):  # type: ignore[no-untyped-def]
+    """Bits that say where a voxel differs from the one before it in its row; the first one always does.
+
+    Parameters
+    ----------
+    voxels : ndarray of an unsigned integer, shape (any,), C-contiguous
+    at : int64
+        Place of the first row.
+    nx : int64
+        Voxels of a row.
+    edges : ndarray of uint64, shape (rows, words)
+        Written.
+    """
+    ny, words = edges.shape
+    for y in range(ny):
+        edges[y, 0] = (differing(voxels, at + 1, at, min(64, nx) - 1) << _ONE) | _ONE
+        for word in range(1, words):
+            x = at + 64 * word
+            edges[y, word] = differing(voxels, x, x - 1, min(64, nx - 64 * word))
+        at += nx
+
+
+@njit(cache=True, nogil=True, _nrt=False)
 def listed(word, offset, places, n):  # type: ignore[no-untyped-def]
     """Write the places of the bits that are set after the first `n` places; how many there are now.
 
