@@ -107,7 +107,7 @@ class Settings(_Checked):
         Which labels of an OME-Zarr image group.
     region : tuple of (int, int), optional
         Half-open voxel ranges (z, y, x) to work in.
-    kind : {"gap"}
+    kind : {"gap", "tilted", "both"}
         Which splits to look for.
     max_gap : int
         How many layers may be missing between the parts.
@@ -130,7 +130,7 @@ class Settings(_Checked):
     background: tuple[Label, ...] = (0,)
     label: str | None = None
     region: tuple[Range, Range, Range] | None = None
-    kind: Literal["gap"] = "gap"
+    kind: Literal["gap", "tilted", "both"] = "gap"
     max_gap: Annotated[int, Field(ge=1, le=16)] = 2
     model: str = "default"
     preset: Literal["paper"] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,7 +63,7 @@ def test_equals_the_definition(array: np.ndarray, background: tuple[int, ...]) -
 def test_any_cut_gives_the_same(array: np.ndarray, data: st.DataObject) -> None:
     """Segments along z have a layer of context; tiles in y and x are joined by planes."""
     cuts = [sorted({0, n, *data.draw(st.lists(st.integers(0, n), max_size=3))}) for n in array.shape]
-    zs, ys, xs = (list(zip(edges[:-1], edges[1:], strict=True)) for edges in cuts)
+    zs, ys, xs = (list(itertools.pairwise(edges)) for edges in cuts)
     scanner = TouchScanner()
     pieces = [(z, y, x) for z in zs for y in ys for x in xs]
     for (z0, z1), (y0, y1), (x0, x1) in data.draw(st.permutations(pieces)):

@@ -12,6 +12,9 @@ Int = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.uint64]
 Bool = npt.NDArray[np.bool_]
 
+#: What is known of a label, as bits.
+TOO_LARGE, BACKGROUND_LIKE, CUT = 1, 2, 4
+
 
 @dataclass(frozen=True)
 class LabelTable:

@@ -1,8 +1,8 @@
 """Where labels touch: how many voxel faces two labels share, which way these look and where they lie.
 
-A face between two voxels is a contact where their labels differ. As in the scan, a word holds where 64 voxels
-differ from their neighbours, so that the inside of a cell is passed over 64 voxels at a time, and stretches of
-faces between the same two labels along x are added at once, by closed formulas.
+A face between two voxels is a contact where their labels differ. As in the scan, a word holds where 64
+voxels differ from their neighbours, so that the inside of a cell is passed over 64 voxels at a time.
+Stretches of faces between the same two labels along x are added at once, by closed formulas.
 
 Where a face lies is said in doubled voxel coordinates: voxel v has its centre at 2v, the face between v and
 v + 1 at 2v + 1. All background is one partner, `NO_LABEL`: such rows give a label's bare surface.
@@ -90,11 +90,11 @@ class TouchScanner:
         Returns
         -------
         contacts : dict of ndarray, shape (n,)
-            The columns `CONTACT_COLUMNS`, sorted by (a, b): labels a < b (uint64), neither of them background,
-            and for the faces normal to each axis, as int64 modulo 2^64: ``n`` faces, ``signed`` (those where a
-            lies before b along the axis, less those where b lies before a: together the exact area vector),
-            ``sz .. syx`` (sums over their centres of z, y, x, z², y², x², zy, zx, yx, in doubled voxel
-            coordinates about the volume's origin).
+            The columns `CONTACT_COLUMNS`, sorted by (a, b): labels a < b (uint64), none of them background.
+            For the faces normal to each axis, as int64 modulo 2^64: ``n`` faces; ``signed``, those where a
+            lies before b along the axis less those where b lies before a (together the exact area vector);
+            ``sz .. syx``, sums over their centres of z, y, x, z², y², x², zy, zx, yx, in doubled voxel
+            coordinates about the volume's origin.
         surfaces : dict of ndarray, shape (m,)
             The columns `SURFACE_COLUMNS`, sorted by label: faces normal to each axis towards anything else
             (``all_*``), and those towards background (``bare_*``).

@@ -10,14 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.sums import in_32_bits
-from overseg.kernels.tables import Bool, Int, Labels, LabelTable, LayerTable
+from overseg.kernels.tables import TOO_LARGE, Bool, Int, Labels, LabelTable, LayerTable
 from overseg.pipeline.scantables import partition_of
 from overseg.pipeline.sections import Sections
 
 Rows = npt.NDArray[np.int32] | npt.NDArray[np.int64]
-
-#: What is known of a label, as bits.
-TOO_LARGE, BACKGROUND_LIKE, CUT = 1, 2, 4
 
 _OF_LABEL = ("label", "start", "rows", "voxels", "largest", "first", "last", "corner_y", "corner_x", "flags")
 _OF_ROW = ("z", "area", "sy", "sx", "syy", "sxx", "syx", "y0", "y1", "x0", "x1")
@@ -118,10 +115,25 @@ class LayerStore:
     def _known(self, names: Labels) -> Int:
         """The label table's columns for sorted labels, as (labels, columns)."""
         found = np.empty((len(names), len(_OF_LABEL)), np.int64)
-        for part, mine in self._by_part(names):
-            table = self._open(part)["labels"]
-            found[mine] = table[:, np.searchsorted(table[0].view(np.uint64), names[mine])].T
+        for file, mine, places in self.found(names):
+            found[mine] = file["labels"][:, places].T
         return found
+
+    def found(self, names: Labels) -> Iterator[tuple[Sections, Int, Int]]:
+        """Where sorted labels are kept, part by part.
+
+        Yields
+        ------
+        Sections
+            The part's file.
+        ndarray of int64, shape (n,)
+            Which of the labels it holds.
+        ndarray of int64, shape (n,)
+            Their places among all labels of the part.
+        """
+        for part, mine in self._by_part(names):
+            file = self._open(part)
+            yield file, mine, np.searchsorted(file["labels"][0].view(np.uint64), names[mine])
 
     def _by_part(self, names: Labels) -> Iterator[tuple[int, Int]]:
         where = self.part_of(names)

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overseg.kernels.tables import Int, Labels
+from overseg.kernels.reduce import views_of
+from overseg.kernels.solids import solids_of
+from overseg.kernels.tables import BACKGROUND_LIKE, CUT, Int, Labels
 from overseg.pipeline.candidates import Found
 from overseg.pipeline.chains import resolve
 from overseg.pipeline.contacts import Contacts, Faces, Rule, joined, meet, sides_of
 from overseg.pipeline.health import Health, examine
-from overseg.pipeline.layerstore import BACKGROUND_LIKE, CUT, LayerStore, stored
+from overseg.pipeline.layerstore import LayerStore, stored
 from overseg.pipeline.reconcile import Box, from_rows
-from overseg.pipeline.scantables import TABLES, ScanFile, added_rows
+from overseg.pipeline.scantables import JUDGED, ScanFile, added_rows, columns_of
 from overseg.pipeline.sections import Sections, write_sections, write_whole
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Job:
         Of the volume, (z, y, x).
     rule : {"default", "paper"}
         See `overseg.pipeline.candidates.find_candidates`.
+    contacts : bool
+        Whether the scan counted contacts.
     """
 
     files: str
@@ -61,6 +65,7 @@ class Job:
     box: Box
     shape: tuple[int, int, int]
     rule: Rule
+    contacts: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ def reconcile(
     executor: Executor,
     run: Path,
     rule: Rule = "default",
+    contacts: bool = False,
     progress: Progress | None = None,
 ) -> TimePoint:
     """Everything that is known of one time point.
@@ -140,6 +146,8 @@ def reconcile(
         Folder for what is worked out on the way.
     rule : {"default", "paper"}
         How candidates are found.
+    contacts : bool
+        Whether the scan counted contacts; they are found with `overseg.pipeline.solidstore.SolidStore`.
     progress : callable, optional
         Called as ``progress(step, done, total)``.
 
@@ -161,8 +169,8 @@ def reconcile(
     listed = json.dumps([str(path) for path in paths]).encode()
     files = folder / f"files-{hashlib.sha256(listed).hexdigest()[:16]}.json"
     write_whole(files, listed)
-    job = Job(str(files), t, layers, box, shape, rule)
-    facts = [mark, files.name, parts, box, shape, rule]
+    job = Job(str(files), t, layers, box, shape, rule, contacts)
+    facts = [mark, files.name, parts, box, shape, rule, *(["contacts"] if contacts else [])]
     made = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def fits(_: str, receipt: Mapping[str, Any]) -> bool:
@@ -189,7 +197,11 @@ def part_task(job: Job, part: int, mark: str) -> dict[str, Any]:
     """
     layers, partitions = job.layers, job.layers.partitions_of(part)
     files = [ScanFile(path, layers.lags) for path in json.loads(Path(job.files).read_bytes())]
-    tables = [added_rows(files, job.t, table, layers.lags, partitions) for table in TABLES]
+
+    def added(table: str) -> Int:
+        return added_rows(files, job.t, table, layers.lags, partitions)
+
+    tables = [added(table) for table in JUDGED]
     found = from_rows(tables, job.t, job.box, job.shape)
     barred = found.background_like
     sides = sides_of(found.layers, found.pairs, found.stacked, layers.lags - 1, job.rule, barred)
@@ -206,6 +218,12 @@ def part_task(job: Job, part: int, mark: str) -> dict[str, Any]:
         "holes": sides.holes.matrix,
         "faces": sides.faces.matrix,
     }
+    if job.contacts:
+        surfaces = views_of(added("surfaces"), columns_of("surfaces", layers.lags))
+        arrays |= {
+            "contacts": added("contacts"),
+            "solids": solids_of(found.layers, surfaces, flags).matrix,
+        }
     write_sections(path, arrays)
     return {
         "path": str(path),

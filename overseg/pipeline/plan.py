@@ -211,6 +211,7 @@ def reconcile_volume(
         executor=executor,
         run=run,
         rule=settings.preset or "default",
+        contacts=settings.kind != "gap",
         progress=progress,
     )
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from overseg.kernels.hashing import sum_of_hashes
 from overseg.kernels.reduce import Columns, ScanTables, layers_of, matrix_of, views_of
 from overseg.kernels.tables import Int, Labels, LayerTable
-from overseg.pipeline.scantables import TABLES, columns_of
+from overseg.pipeline.scantables import JUDGED, columns_of
 
 Range = tuple[int, int]
 Box = tuple[Range, Range, Range]
@@ -99,7 +99,7 @@ def from_rows(tables: Sequence[Int], t: int, box: Box, shape: tuple[int, int, in
     Parameters
     ----------
     tables : sequence of ndarray of int64, shape (n, columns)
-        As `overseg.pipeline.scantables.added_rows` gives them, in the order of its `TABLES`.
+        As `overseg.pipeline.scantables.added_rows` gives them, in the order of its `JUDGED`.
     t, box, shape
         As in `from_tables`.
 
@@ -149,11 +149,11 @@ def fingerprint_text(fingerprints: Iterable[int]) -> str:
 
 def _matrices(tables: ScanTables) -> list[Int]:
     lags = sum(name.startswith("back_") for name in tables.layers)
-    return [matrix_of(getattr(tables, table), columns_of(table, lags)) for table in TABLES]
+    return [matrix_of(getattr(tables, table), columns_of(table, lags)) for table in JUDGED]
 
 
 def _hashes(tables: Sequence[Int], t: int) -> int:
-    return sum(sum_of_hashes(rows, t * len(TABLES) + i) for i, rows in enumerate(tables)) % 2**128
+    return sum(sum_of_hashes(rows, t * len(JUDGED) + i) for i, rows in enumerate(tables)) % 2**128
 
 
 def _summary(layers: LayerTable, boxes: Int) -> Summary:

@@ -6,20 +6,22 @@ and last layers of a segment are kept, and a small seam step joins them to the n
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import PlanError
+from overseg.kernels.reduce import ScanTables
 from overseg.kernels.scan import Scanner, scan_seam
 from overseg.kernels.scan_gpu import CardScanner, find_cupy
-from overseg.pipeline.scantables import write_scan, write_whole
+from overseg.kernels.touch import TouchScanner
+from overseg.pipeline.edges import FACING, Edges, Touching, edge_path, read_edge, tables_of
+from overseg.pipeline.scantables import write_scan
 from overseg.pipeline.scantask import (
     ScanTask,
     SeamTask,
@@ -79,9 +81,7 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
     scanners = [_scanner(task, device) for _ in task.time_points]
     above: dict[int, npt.NDArray[Any]] = {}
     digests: dict[int, bytes] = {}
-    edges = {
-        which: _layers(task, lags) for which, kept in zip(("first", "last"), task.keep, strict=True) if kept
-    }
+    edges, touching = Edges(task), Touching(task) if task.contacts else None
     for units in task.steps:
         for column, unit in enumerate(units):
             data = vol.read_unit(unit)
@@ -91,7 +91,9 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
             added = [_add(*both, place, lags) for both in zip(scanners, old, part, strict=True)]
             if part.size < data.size or not all(added):
                 check_block(data, where=vol.unit_name(unit))
-            _keep(task, edges, place, part)
+            edges.keep(place, part)
+            if touching is not None:
+                touching.add(old, part, place)
             above[column] = part[:, -lags:].copy() if part.shape[1] >= lags else _joined(old, part)[:, -lags:]
             # The next unit is decoded into the room of this one.
             del data, part
@@ -99,13 +101,15 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
             scanner.step()
     path = folder / f"{task.name}.tables"
     tables = {t: scanner.tables() for t, scanner in zip(task.time_points, scanners, strict=True)}
+    if touching is not None:
+        found = zip(tables.items(), touching.tables(), strict=True)
+        tables = {t: replace(table, **contacts) for (t, table), contacts in found}
     size = write_scan(path, tables, lags, task.partitions, digests)
     write_stamps(folder, task.name, stamps, digests)
-    for which, layers in edges.items():
-        size += _write_edge(_edge(folder, task.name, which), layers)
+    size += edges.write(folder, task.name)
     return {
         "path": path.name,
-        "edges": sorted(edges),
+        "edges": edges.names,
         "voxels": len(task.time_points) * math.prod(hi - lo for lo, hi in task.box),
         "units": len(digests),
         "rows": sum(len(table.layers["label"]) for table in tables.values()),
@@ -116,7 +120,7 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
 
 
 def seam_task(task: SeamTask, out_dir: str) -> dict[str, Any]:
-    """Join two segments along z, from the layers that both kept.
+    """Join two tasks that lie side by side, from the layers or planes that both kept.
 
     Parameters
     ----------
@@ -133,29 +137,42 @@ def seam_task(task: SeamTask, out_dir: str) -> dict[str, Any]:
     Raises
     ------
     PlanError
-        If the layers that a segment kept are missing or damaged.
+        If what a task kept is missing or damaged.
     """
     begin = time.perf_counter()
-    folder, lags = Path(out_dir), task.max_gap + 1
-    upper = _read_edge(_edge(folder, task.upper, "last"))
-    lower = _read_edge(_edge(folder, task.lower, "first"))
-    split = upper.shape[1]
-    origin = (task.origin[0] - split, *task.origin[1:])
-    both = np.concatenate([upper, lower], axis=1)
-    tables = {
-        t: scan_seam(stack, split, origin, task.max_gap, task.background)
-        for t, stack in zip(task.time_points, both, strict=True)
-    }
+    folder = Path(out_dir)
+    upper, lower = (
+        read_edge(edge_path(folder, name, which))
+        for name, which in zip((task.upper, task.lower), FACING[task.axis], strict=True)
+    )
+    joined = (_joint(task, *both) for both in zip(upper, lower, strict=True))
     path = folder / f"{task.name}.tables"
-    size = write_scan(path, tables, lags, task.partitions)
+    tables = dict(zip(task.time_points, joined, strict=True))
+    size = write_scan(path, tables, task.max_gap + 1, task.partitions)
     return {"path": path.name, "bytes": size, "seconds": time.perf_counter() - begin}
+
+
+def _joint(task: SeamTask, upper: npt.NDArray[Any], lower: npt.NDArray[Any]) -> ScanTables:
+    """What joins the layers or planes (z, y, x) before a border to those behind it."""
+    if task.axis == 0:
+        split = len(upper)
+        origin = (task.origin[0] - split, *task.origin[1:])
+        both = np.concatenate([upper, lower])
+        tables = scan_seam(both, split, origin, task.max_gap, task.background)
+    else:
+        tables = Scanner(0, (0, 0), task.max_gap, task.background).tables()
+    if not task.contacts:
+        return tables
+    scanner = TouchScanner(task.background)
+    scanner.planes(upper.take(-1, task.axis), lower.take(0, task.axis), task.axis, task.origin)
+    return replace(tables, **tables_of(scanner))
 
 
 def receipt_fits(vol: Volume, task: ScanTask, receipt: Mapping[str, Any], out_dir: str) -> bool:
     """Whether a task done before still stands: its files are there, no unit was rewritten since."""
     folder = Path(out_dir)
     needed = [folder / f"{task.name}.tables"]
-    needed += [_edge(folder, task.name, which) for which in receipt.get("edges", ())]
+    needed += [edge_path(folder, task.name, which) for which in receipt.get("edges", ())]
     stamp = receipt.get("stamp")
     return stamp is not None and all(path.exists() for path in needed) and unit_stamps(vol, task) == stamp
 
@@ -173,12 +190,6 @@ def _scanner(task: ScanTask, device: str) -> Scanner | CardScanner:
     if device == "cuda" and (cupy := find_cupy()) is not None:
         return CardScanner(cupy, task.max_gap, task.background)
     return Scanner(task.box[0][0], (task.box[1][0], task.box[2][0]), task.max_gap, task.background)
-
-
-def _layers(task: ScanTask, depth: int) -> npt.NDArray[Any]:
-    """Room for some layers of the task, as (t, z, y, x) without signs."""
-    (_, _), (y0, y1), (x0, x1) = task.box
-    return np.zeros((len(task.time_points), depth, y1 - y0, x1 - x0), f"=u{task.itemsize}")
 
 
 def _in_box(task: ScanTask, unit: int, data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Place]:
@@ -208,44 +219,3 @@ def _add(
 
 def _joined(above: npt.NDArray[Any], layers: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.concatenate([above, layers], axis=1)
-
-
-def _keep(
-    task: ScanTask, edges: Mapping[str, npt.NDArray[Any]], place: Place, part: npt.NDArray[Any]
-) -> None:
-    """Copy what a unit has of the first and the last layers of the task."""
-    (top, bottom), (y0, _), (x0, _) = task.box
-    z, y, x = place
-    for which, layers in edges.items():
-        start = top if which == "first" else bottom - layers.shape[1]
-        lo, hi = max(z, start), min(z + part.shape[1], start + layers.shape[1])
-        if lo < hi:
-            there = (slice(lo - start, hi - start), slice(y - y0, None), slice(x - x0, None))
-            target = layers[:, *there][:, :, : part.shape[2], : part.shape[3]]
-            target[...] = part[:, lo - z : hi - z].view(layers.dtype)
-
-
-def _edge(folder: Path, name: str, which: str) -> Path:
-    return folder / f"{name}.{which}.npy.zst"
-
-
-def _write_edge(path: Path, layers: npt.NDArray[Any]) -> int:
-    from numcodecs import Zstd
-
-    buffer = io.BytesIO()
-    np.save(buffer, layers, allow_pickle=False)
-    return write_whole(path, bytes(Zstd(level=1).encode(buffer.getvalue())))
-
-
-def _read_edge(path: Path) -> npt.NDArray[Any]:
-    from numcodecs import Zstd
-
-    try:
-        layers: npt.NDArray[Any] = np.load(io.BytesIO(Zstd().decode(path.read_bytes())), allow_pickle=False)
-    except (OSError, ValueError, RuntimeError, EOFError) as error:
-        raise PlanError(
-            f"the layers kept for a seam are missing or damaged: {error}",
-            where=str(path),
-            remedy="remove that file and its folder, then run the same command again: the scan is redone",
-        ) from None
-    return layers

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.reduce import (
-    LAYER_KEY,
-    PAIR_KEY,
-    STACKED_KEY,
+    CONTACT_COLUMNS,
+    KEYS,
+    SURFACE_COLUMNS,
     Columns,
     ScanTables,
     layer_columns,
@@ -30,13 +30,29 @@ from overseg.kernels.sums import add_up
 from overseg.kernels.tables import Int
 from overseg.pipeline.sections import Sections, damaged, write_sections, write_whole
 
-__all__ = ["TABLES", "ScanFile", "added_rows", "columns_of", "partition_of", "write_scan", "write_whole"]
+__all__ = [
+    "JUDGED",
+    "TABLES",
+    "ScanFile",
+    "added_rows",
+    "columns_of",
+    "partition_of",
+    "write_scan",
+    "write_whole",
+]
 
-TABLES = ("layers", "pairs", "stacked")
-_OWNER = {"layers": "label", "pairs": "a", "stacked": "a"}
-_NAMES = {"pairs": ("a", "b", "z", "gap", "overlap"), "stacked": ("a", "b", "n", "z_min", "z_max")}
-_KEYS = {"layers": LAYER_KEY, "pairs": PAIR_KEY, "stacked": STACKED_KEY}
-_LABELS = {"layers": 1, "pairs": 2, "stacked": 2}
+TABLES = tuple(KEYS)
+
+#: Tables that every scan has. The others are there where contacts were asked for.
+JUDGED = TABLES[:3]
+
+_NAMES = {
+    "pairs": ("a", "b", "z", "gap", "overlap"),
+    "stacked": ("a", "b", "n", "z_min", "z_max"),
+    "contacts": CONTACT_COLUMNS,
+    "surfaces": SURFACE_COLUMNS,
+}
+_LABELS = {"layers": 1, "pairs": 2, "stacked": 2, "contacts": 2, "surfaces": 1}
 
 
 def columns_of(table: str, lags: int) -> tuple[str, ...]:
@@ -85,9 +101,11 @@ def write_scan(
     """
     blocks: list[bytes] = []
     # Where each group starts and ends, its rows, and the hash of its block.
-    index, at = np.zeros((len(tables), len(TABLES), partitions, 4), np.int64), 0
+    some = any(len(found.surfaces["label"]) for found in tables.values())
+    kinds = TABLES if some else JUDGED
+    index, at = np.zeros((len(tables), len(kinds), partitions, 4), np.int64), 0
     for i, found in enumerate(tables.values()):
-        for j, table in enumerate(TABLES):
+        for j, table in enumerate(kinds):
             for partition, block in _groups(getattr(found, table), table, lags, partitions):
                 data = _packed(block)
                 index[i, j, partition] = at, at + len(data), len(block), _mark(data)
@@ -109,7 +127,7 @@ def _groups(columns: Columns, table: str, lags: int, partitions: int) -> list[tu
     rows = matrix_of(columns, columns_of(table, lags))
     if partitions == 1:
         return [(0, rows)] if len(rows) else []
-    where = partition_of(columns[_OWNER[table]], partitions)
+    where = partition_of(columns[KEYS[table][0]], partitions)
     rows = rows[np.argsort(where, kind="stable")]
     ends = np.cumsum(np.bincount(where, minlength=partitions))
     starts = np.append(0, ends[:-1])
@@ -141,7 +159,7 @@ class ScanFile:
 
     def groups(self, t: int, table: str, partitions: range | None = None) -> list[list[int]]:
         """Where the groups of some partitions that have any rows are, and how many rows each has."""
-        if t not in self._times:
+        if t not in self._times or TABLES.index(table) >= self._index.shape[1]:
             return []
         chosen = slice(None) if partitions is None else slice(partitions.start, partitions.stop)
         found = self._index[self._times.index(t), TABLES.index(table), chosen].tolist()
@@ -197,7 +215,7 @@ def added_rows(files: Sequence[ScanFile], t: int, table: str, lags: int, partiti
     """
     names = columns_of(table, lags)
     rows = _rows_of(files, t, table, len(names), partitions)
-    return add_up(rows, _LABELS[table], ways_of(names, _KEYS[table]))
+    return add_up(rows, _LABELS[table], ways_of(names, KEYS[table]))
 
 
 def _rows_of(files: Sequence[ScanFile], t: int, table: str, columns: int, partitions: range | None) -> Int:

@@ -19,6 +19,8 @@ _SIDE = 512  # tiny units are grouped into columns of about this many pixels a s
 _VOXELS = 1 << 26  # a task of this size takes a second or two, and a killed job loses no more
 _BASE = 1 << 24  # bytes that even the smallest task takes
 _TABLES = 2.5  # bytes of tables per voxel of a segment; neurites need 1 to 2, cells of 20 voxels across 2
+_ROW = 280  # bytes of a row of contacts
+_CONTACTS = 0.005  # rows per voxel: room for cells of 12 voxels across, with what growing takes
 _COLUMN = 16  # bytes per pixel of a unit's layer for the columns of labels that differ
 _PARTITION = 1 << 26  # voxels for one partition of the labels: a hundred thousand rows of tables
 _LEAST = 1 << 25  # voxels; a smaller task is not worth its files
@@ -51,6 +53,10 @@ class ScanTask:
         Bytes per voxel.
     keep : tuple of bool
         Whether the first and the last layers are kept for a seam.
+    contacts : bool
+        Whether contacts between labels are counted.
+    beside : tuple of bool
+        Whether the outermost plane is kept for a seam: at low and high y, at low and high x.
     """
 
     name: str
@@ -67,6 +73,8 @@ class ScanTask:
     partitions: int
     itemsize: int
     keep: tuple[bool, bool] = (False, False)
+    contacts: bool = False
+    beside: tuple[bool, bool, bool, bool] = (False, False, False, False)
 
     @property
     def grid(self) -> UnitGrid:
@@ -94,7 +102,7 @@ class ScanTask:
 
 @dataclass(frozen=True)
 class SeamTask:
-    """Two segments, one above the other.
+    """Two tasks, one above, before or left of the other.
 
     Attributes
     ----------
@@ -103,11 +111,13 @@ class SeamTask:
     upper, lower : str
         Names of the two tasks.
     origin : tuple of int
-        Voxel (z, y, x) where the lower segment starts.
+        Voxel (z, y, x) where the lower one starts.
     time_points : range
         Time points of both.
-    max_gap, background, partitions
+    max_gap, background, partitions, contacts
         As in `ScanTask`.
+    axis : int
+        Which of (z, y, x) the seam is normal to; all but z join contacts alone.
     """
 
     name: str
@@ -118,6 +128,8 @@ class SeamTask:
     max_gap: int
     background: tuple[int, ...]
     partitions: int
+    contacts: bool = False
+    axis: int = 0
 
 
 def predicted_peak(task: ScanTask) -> int:
@@ -134,7 +146,21 @@ def predicted_peak(task: ScanTask) -> int:
     decoded = 3 * math.prod(unit) * task.itemsize
     columns = math.prod(unit[-2:]) * (_COLUMN + 2 * lags * task.itemsize)
     tables = int(_TABLES * len(task.time_points) * (z1 - z0) * plane)
-    return decoded + kept + columns + tables + _BASE
+    return decoded + kept + columns + tables + _contacts(task) + _BASE
+
+
+def _contacts(task: ScanTask) -> int:
+    """Bytes that contacts take at most: planes that wait for a neighbour or a seam, and the rows."""
+    if not task.contacts:
+        return 0
+    times = len(task.time_points)
+    depth, height, width = (hi - lo for lo, hi in task.box)
+    unit = list(map(min, task.unit_shape, task.array_shape))[-3:]
+    waiting = unit[0] * (width + unit[1])
+    kept = depth * (sum(task.beside[:2]) * width + sum(task.beside[2:]) * height)
+    rows = int(_ROW * _CONTACTS * times * depth * height * width)
+    # A plane is copied when it is put beside another, or compressed.
+    return times * task.itemsize * (waiting + 2 * kept + 2 * unit[1] * unit[2]) + rows
 
 
 def plan_scan(vol: Volume, settings: Settings, memory: int, workers: int = 1) -> list[ScanTask]:
@@ -145,7 +171,7 @@ def plan_scan(vol: Volume, settings: Settings, memory: int, workers: int = 1) ->
     vol : Volume
         The volume.
     settings : Settings
-        `region`, `max_gap` and `background` are used.
+        `region`, `kind`, `max_gap` and `background` are used.
     memory : int
         Bytes that one task may take.
     workers : int
@@ -180,7 +206,11 @@ def plan_scan(vol: Volume, settings: Settings, memory: int, workers: int = 1) ->
         background=settings.background,
         partitions=max(1, -(-math.prod(vol.shape) // _PARTITION)),
         itemsize=vol.dtype.itemsize,
+        contacts=settings.kind != "gap",
     )
+    if whole.contacts:
+        # Until it is known where a task has neighbours: everywhere.
+        whole = replace(whole, beside=(True, True, True, True))
     depth, side = _fitting(whole, memory)
     least = predicted_peak(_part(whole, *_first(whole, depth, side)))
     if least > memory:
@@ -202,31 +232,49 @@ def plan_scan(vol: Volume, settings: Settings, memory: int, workers: int = 1) ->
     for t, y, x in columns:
         for i, z in enumerate(segments):
             part = _part(replace(whole, times=(t, t + 1)), z, y, x)
-            part = replace(part, keep=(i > 0, i < len(segments) - 1))
+            part = replace(part, keep=(i > 0, i < len(segments) - 1), beside=_beside(whole, y, x))
             tasks.append(replace(part, name=_name(vol, part)))
     return tasks
 
 
 def plan_seams(tasks: Sequence[ScanTask]) -> list[SeamTask]:
-    """The seams between tasks that lie one above the other."""
-    above = {(task.times, task.y, task.x, task.z[1]): task for task in tasks}
+    """The seams between tasks that lie one above the other, and side by side where contacts are counted."""
+    ends = [{(task.times, *_sides(task, axis, 1)): task for task in tasks} for axis in range(3)]
     seams = []
     for lower in tasks:
-        upper = above.get((lower.times, lower.y, lower.x, lower.z[0]))
-        if upper is not None:
-            seams.append(
-                SeamTask(
-                    name=f"seam-{lower.name}",
-                    upper=upper.name,
-                    lower=lower.name,
-                    origin=(lower.box[0][0], lower.box[1][0], lower.box[2][0]),
-                    time_points=lower.time_points,
-                    max_gap=lower.max_gap,
-                    background=lower.background,
-                    partitions=lower.partitions,
+        for axis in range(3 if lower.contacts else 1):
+            upper = ends[axis].get((lower.times, *_sides(lower, axis, 0)))
+            if upper is not None:
+                seams.append(
+                    SeamTask(
+                        name=f"seam{('', '-y', '-x')[axis]}-{lower.name}",
+                        upper=upper.name,
+                        lower=lower.name,
+                        origin=(lower.box[0][0], lower.box[1][0], lower.box[2][0]),
+                        time_points=lower.time_points,
+                        max_gap=lower.max_gap,
+                        background=lower.background,
+                        partitions=lower.partitions,
+                        contacts=lower.contacts,
+                        axis=axis,
+                    )
                 )
-            )
     return seams
+
+
+def _sides(task: ScanTask, axis: int, end: int) -> list[Range | int]:
+    """Where a task lies, with its one end along an axis alone: the same for what lies on the other side."""
+    spans: list[Range | int] = [task.z, task.y, task.x]
+    spans[axis] = (task.z, task.y, task.x)[axis][end]
+    return spans
+
+
+def _beside(whole: ScanTask, y: Range, x: Range) -> tuple[bool, bool, bool, bool]:
+    """Whether a column has neighbours to touch at low and high y, at low and high x."""
+    front, back = y[0] > whole.y[0], y[1] < whole.y[1]
+    left, right = x[0] > whole.x[0], x[1] < whole.x[1]
+    on = whole.contacts
+    return front and on, back and on, left and on, right and on
 
 
 def all_units(tasks: Iterable[ScanTask]) -> list[int]:
@@ -324,6 +372,9 @@ def _least_units(whole: ScanTask) -> int:
 def _name(vol: Volume, task: ScanTask) -> str:
     """Readable place, and a hash of all that the task's files depend on."""
     facts = {name: getattr(task, name) for name in task.__annotations__} | {"dtype": str(vol.dtype)}
+    if not task.contacts:
+        # As before there were contacts, so that tables of an earlier version are found again.
+        del facts["contacts"], facts["beside"]
     mark = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
     (z, _), (y, _), (x, _) = task.box
     return f"t{task.time_points.start}-z{z}-y{y}-x{x}-{mark}"
