@@ -11,6 +11,7 @@ import numpy as np
 def main() -> None:
     """Run the whole way once on a few voxels, for each width of label."""
     from overseg import correct
+    from overseg.kernels.solids import touch_array
     from overseg.kernels.transport import emd_between, mask_points
 
     for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
@@ -19,6 +20,7 @@ def main() -> None:
         labels[6:, 5:17, 4:16] = 2
         labels[:, 17:, :] = 3
         correct(labels, workers=1, emd="all")
+        touch_array(labels)
     # Bounds may have decided already, so that no distance was measured.
     emd_between(mask_points(labels[0] == 1), mask_points(labels[0] == 3))
 
