@@ -238,23 +238,25 @@ def peak():
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 small, large = (open_volume(path) for path in sys.argv[1:3])
-scan_task(small, plan_scan(small, Settings(), 1 << 30)[0], sys.argv[3])
+settings = Settings(kind=sys.argv[4])
+scan_task(small, plan_scan(small, settings, 1 << 30)[0], sys.argv[3])
 before = peak()
-for task in plan_scan(large, Settings(), 1 << 30):
+for task in plan_scan(large, settings, 1 << 30):
     scan_task(large, task, sys.argv[3])
 sys.stdout.write(str(peak() - before))
 """
 
 
-def test_the_predicted_peak_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["gap", "tilted"])
+def test_the_predicted_peak_holds(tmp_path: Path, kind: str) -> None:
     array = np.kron(tissue((16, 80, 100)), np.ones((5, 5, 5), np.uint16)).astype(np.uint64)
     stored(tmp_path / "small.zarr", array[:4, :8, :8], (4, 8, 8))
     large = stored(tmp_path / "large.zarr", array, (40, 200, 250))
     paths = [str(tmp_path / name) for name in ("small.zarr", "large.zarr", "out")]
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURED, *paths], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _MEASURED, *paths, kind], capture_output=True, text=True, check=True
     )
-    predicted = max(map(predicted_peak, plan_scan(large, Settings(), GIB)))
+    predicted = max(map(predicted_peak, plan_scan(large, Settings(kind=kind), GIB)))
     assert int(done.stdout) <= predicted <= 3 * int(done.stdout)
 
 

@@ -33,6 +33,9 @@ from overseg.kernels.words import differing, edges_of, listed, lowest
 Block = npt.NDArray[Any]
 Place = tuple[int, int, int]
 
+#: Columns of rows that were counted with y and x exchanged, in their usual order.
+_TURNED = [len(OF_FACES) * axis + i for axis in (0, 2, 1) for i in (0, 1, 2, 4, 3, 5, 7, 6, 9, 8, 10)]
+
 #: Stands for any background as a partner; above every label.
 NO_LABEL = 2**64 - 1
 
@@ -52,8 +55,9 @@ class TouchScanner:
 
     def __init__(self, background: tuple[int, ...] = (0,)) -> None:
         self._background = np.array(background, np.uint64)
-        self._rows = empty_touches(3 * len(OF_FACES))
-        self._end = np.zeros(1, np.int64)
+        # Of what was counted as it lies, and with y and x exchanged.
+        self._rows = [empty_touches(3 * len(OF_FACES)) for _ in range(2)]
+        self._ends = np.zeros((2, 1), np.int64)
 
     def add(self, block: Block, first: int, place: Place) -> None:
         """Count all faces inside the layers from `first` on, and those between them and the layer above.
@@ -82,7 +86,11 @@ class TouchScanner:
             Voxel (z, y, x) of ``two[0, 0]`` in the volume.
         """
         z, y, x = (at - (i == axis) for i, at in enumerate(place))
-        self._add(np.stack([one, two], axis), 0, (z, y, x), (axis == 0, axis == 1, axis == 2))
+        if axis == 2:
+            # Rows along y: with the border across them each would be two voxels long.
+            self._add(np.stack([one, two], 1), 0, (z, x, y), (False, True, False), turned=True)
+        else:
+            self._add(np.stack([one, two], axis), 0, (z, y, x), (axis == 0, axis == 1, False))
 
     def tables(self) -> tuple[Columns, Columns]:
         """What was counted.
@@ -99,7 +107,10 @@ class TouchScanner:
             The columns `SURFACE_COLUMNS`, sorted by label: faces normal to each axis towards anything else
             (``all_*``), and those towards background (``bare_*``).
         """
-        labels, sums = self._rows.labels[: self._end[0]], self._rows.sums[: self._end[0]]
+        both = list(zip(self._rows, self._ends[:, 0], strict=True))
+        labels = np.concatenate([rows.labels[:end] for rows, end in both])
+        straight, turned = (rows.sums[:end] for rows, end in both)
+        sums = np.concatenate([straight, turned[:, _TURNED]])
         bare = labels[:, 1] == _NO_LABEL
         between = np.concatenate([labels.view(np.int64), sums], axis=1)[~bare]
         contacts = views_of(np.ascontiguousarray(between.T).T, CONTACT_COLUMNS)
@@ -111,9 +122,12 @@ class TouchScanner:
         surfaces = views_of(np.concatenate(ends), SURFACE_COLUMNS)
         return group(contacts, CONTACT_KEY), group(surfaces, SURFACE_KEY)
 
-    def _add(self, block: Block, first: int, place: Place, axes: tuple[bool, bool, bool]) -> None:
+    def _add(
+        self, block: Block, first: int, place: Place, axes: tuple[bool, bool, bool], turned: bool = False
+    ) -> None:
         if block.size:
-            self._rows = _tally(unsigned(block), first, axes, place, self._background, self._rows, self._end)
+            rows, end = self._rows[turned], self._ends[int(turned)]
+            self._rows[turned] = _tally(unsigned(block), first, axes, place, self._background, rows, end)
 
 
 @njit(cache=True, nogil=True)
