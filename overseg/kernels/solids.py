@@ -17,7 +17,7 @@ from overseg.kernels.scan import scan_array
 from overseg.kernels.tables import TOO_LARGE, Bool, Int, Labels, LayerTable
 from overseg.kernels.touch import TouchScanner
 
-#: Voxels times the squared length of the box: two such labels, in doubled coordinates, fit in int64.
+#: Voxels times the squared length of the box: below it sums about the corner fit, doubled coordinates too.
 _LARGEST = 2.0**59
 
 
