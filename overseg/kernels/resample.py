@@ -1,9 +1,9 @@
 """Two touching labels, sliced anew parallel to the plane between them.
 
-A tilted or rugged cut cannot be judged in the volume's own layers. Here the box around the pair is looked at in
-layers parallel to the contact's plane, one finest voxel spacing apart. What is interpolated is not labels but
-distances to their borders (Raya & Udupa, IEEE Trans. Med. Imaging 9:32, 1990), so that coarse layers leave no
-strips and borders lie between voxels.
+A tilted or rugged cut cannot be judged in the volume's own layers. Here the box around the pair is looked at
+in layers parallel to the contact's plane, one finest voxel spacing apart. What is interpolated is not labels
+but distances to their borders (Raya & Udupa, IEEE Trans. Med. Imaging 9:32, 1990), so that coarse layers
+leave no strips and borders lie between voxels.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Sections:
     inside : ndarray of float32, shape (layers, rows, columns)
         Signed distance to the border of A and B together, positive inside, in physical units.
     side : ndarray of float32, shape (layers, rows, columns)
-        Distance to B minus distance to A, in physical units; positive on A's side. A is where both `inside` and
-        `side` are positive.
+        Distance to B minus distance to A, in physical units; positive on A's side. A is where both `inside`
+        and `side` are positive.
     spacing : float
         Between layers, rows and columns alike, in physical units.
     zero : float
@@ -72,67 +72,50 @@ def _along_rows(mask: Mask, size: float, far: float, out: Field) -> None:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _lower(best: Field, other: Field, cost: float) -> None:
-    for x in range(best.size):
-        value = other[x] + cost
-        best[x] = value if value < best[x] else best[x]
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _largest(row: Field) -> float:
-    # Floats from zero on have the order of their bits, and whole numbers are compared many at a time.
-    bits = row.view(np.int32)
-    largest = bits[0]
-    for x in range(bits.size):
-        largest = max(largest, bits[x])
-    return np.array([largest], np.int32).view(np.float32)[0]
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _across(slab: Field, size: float, out: Field) -> None:
-    """Lower envelope of parabolas along the first axis, many columns at once.
-
-    By trying all in reach, nearest first: whole rows at a time that is faster than keeping envelopes, and the
-    minimum is that of the numbers as they are.
-    """
-    n = slab.shape[0]
-    for i in range(n):
-        out[i] = slab[i]
-        for k in range(1, n):
-            cost = np.float32((size * k) ** 2)
-            if cost >= _largest(out[i]):
-                break
-            if i >= k:
-                _lower(out[i], slab[i - k], cost)
-            if i + k < n:
-                _lower(out[i], slab[i + k], cost)
+def _across(slab: Field, size: float) -> None:
+    """Lower envelope, along the first axis, of the parabolas that stand on a slab's values; in place."""
+    n, square = slab.shape[0], size * size
+    given, first, apex = np.empty(n), np.empty(n + 1), np.empty(n, np.int64)
+    for x in range(slab.shape[1]):
+        given[:] = slab[:, x]
+        top, apex[0], first[0] = 0, 0, -np.inf
+        for q in range(1, n):
+            # Parabola q is the lowest from where it meets the one before; one that is then never lowest goes.
+            while True:
+                p = apex[top]
+                start = (given[q] - given[p] + square * (q * q - p * p)) / (2 * square * (q - p))
+                if start > first[top]:
+                    break
+                top -= 1
+            top += 1
+            apex[top], first[top] = q, start
+        first[top + 1] = np.inf
+        top = 0
+        for q in range(n):
+            while first[top + 1] < q:
+                top += 1
+            slab[q, x] = given[apex[top]] + square * (q - apex[top]) ** 2
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _squares(mask: Mask, size: Float, far: float, out: Field) -> None:
-    """Squared distance from every voxel's centre to the nearest centre in the mask; `far` if there is none."""
-    nz, ny, nx = mask.shape
+    """Squared distance from each centre to the nearest centre in the mask; `far` if there is none."""
     _along_rows(mask, size[2], far, out)
-    slab, lower = np.empty((ny, nx), np.float32), np.empty((ny, nx), np.float32)
-    for z in range(nz):
-        slab[:] = out[z]
-        _across(slab, size[1], lower)
-        out[z] = lower
-    slab, lower = np.empty((nz, nx), np.float32), np.empty((nz, nx), np.float32)
-    for y in range(ny):
-        slab[:] = out[:, y]
-        _across(slab, size[0], lower)
-        out[:, y] = lower
+    for z in range(mask.shape[0]):
+        _across(out[z], size[1])
+    for y in range(mask.shape[1]):
+        _across(out[:, y], size[0])
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _to_border(square: float, half: float) -> float:
-    return max(math.sqrt(square) - half, 0.0)
+    distance: float = max(math.sqrt(square) - half, 0.0)
+    return distance
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _wall(z: float, y: float, x: float, shape: tuple[int, int, int], size: Float, goes_on: Mask) -> float:
-    """Signed distance of a place, in voxels, to the box's faces; inside only those behind which nothing is."""
+    """Signed distance of a place, in voxels, to the box's faces; inside, to those with nothing behind."""
     near, beyond = np.inf, 0.0
     for axis, place in enumerate((z, y, x)):
         for end in range(2):
@@ -191,10 +174,10 @@ def signed_distance(mask: Mask, voxel_size: Size, goes_on: Faces = CLOSED) -> Fi
 
     Notes
     -----
-    Exact Euclidean distances between centres (separable, as by Felzenszwalb & Huttenlocher, Theory of Computing
-    8:415, 2012), less half the finest spacing: the border is midway between a voxel inside and one outside. That
-    half is the same in all directions. Half the spacing along the way would make borders that run at an angle to
-    coarse layers follow the steps of the voxels; so does a distance to the voxels' faces.
+    Exact Euclidean distances between centres (separable, by Felzenszwalb & Huttenlocher, Theory of Computing
+    8:415, 2012), less half the finest spacing: the border is midway between a voxel inside and one outside.
+    That half is the same in all directions. Half the spacing along the way would make borders that run at an
+    angle to coarse layers follow the steps of the voxels; so does a distance to the voxels' faces.
     """
     size, walls = np.array(voxel_size, np.float64), np.array(goes_on, bool)
     inner, outer = _squared_distance(~mask, size), _squared_distance(mask, size)
@@ -222,7 +205,8 @@ def _between(field: Field, z: float, y: float, x: float) -> float:
     b = (1 - fx) * field[z0, y1, x0] + fx * field[z0, y1, x1]
     c = (1 - fx) * field[z1, y0, x0] + fx * field[z1, y0, x1]
     d = (1 - fx) * field[z1, y1, x0] + fx * field[z1, y1, x1]
-    return (1 - fz) * ((1 - fy) * a + fy * b) + fz * ((1 - fy) * c + fy * d)
+    value: float = (1 - fz) * ((1 - fy) * a + fy * b) + fz * ((1 - fy) * c + fy * d)
+    return value
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -250,8 +234,20 @@ def _sample(
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _crossing(inside: Field, side: Field) -> tuple[float, int]:
-    """Mean layer in which `side` turns negative, inside, and the number of columns net of returns."""
+def crossings(inside: Field, side: Field) -> tuple[int, float]:
+    """Columns along the normal that go from A to B within the pair, net of returns, and their mean layer.
+
+    Parameters
+    ----------
+    inside, side : ndarray of float32, shape (layers, rows, columns)
+        As of `Sections`.
+
+    Returns
+    -------
+    columns : int
+    place : float
+        Layer in which `side` turns negative, returns counted against it; the middle one if no column crosses.
+    """
     total, net = 0.0, 0
     for i in range(inside.shape[0] - 1):
         for j in range(inside.shape[1]):
@@ -260,19 +256,20 @@ def _crossing(inside: Field, side: Field) -> tuple[float, int]:
                 if (this > 0) == (following > 0):
                     continue
                 share = this / (this - following)
-                if (1 - share) * inside[i, j, k] + share * inside[i + 1, j, k] <= 0:
-                    continue
-                sign = 1 if this > 0 else -1
-                total += sign * (i + share)
-                net += sign
-    return (total / net if net > 0 else math.nan), net
+                if (1 - share) * inside[i, j, k] + share * inside[i + 1, j, k] > 0:
+                    sign = 1 if this > 0 else -1
+                    total += sign * (i + share)
+                    net += sign
+    if net <= 0:
+        return 0, (inside.shape[0] - 1) / 2
+    return net, min(max(total / net, 0.0), inside.shape[0] - 1.0)
 
 
 def plane_axes(normal: tuple[float, float, float] | Float) -> Float:
     """Unit vectors of layers, rows and columns for a plane.
 
-    Rows follow the volume's axis that is nearest to the plane (the last of equals), so they are the same for a
-    normal and its opposite; columns are at right angles to both.
+    Rows follow the volume's axis that is nearest to the plane (the last of equals), so they are the same for
+    a normal and its opposite; columns are at right angles to both.
 
     Parameters
     ----------
@@ -311,7 +308,7 @@ def grid_shape(depth: float, radius: float, spacing: float) -> tuple[int, int, i
 def pair_fields(
     box: Labels, a: int, b: int, voxel_size: Size, goes_on: Faces = CLOSED
 ) -> tuple[Field, Field]:
-    """The fields `inside` and `side` of `Sections` at the voxels of a box. Parameters are those of `reslice`."""
+    """The fields `inside` and `side` of `Sections` at the voxels of a box; parameters as for `reslice`."""
     size = np.array(voxel_size, np.float64)
     mask_a, mask_b = box == a, box == b
     if not mask_a.any() or not mask_b.any():
@@ -346,21 +343,21 @@ def reslice(
     voxel_size : tuple of float
         (z, y, x), in physical units. Its least is the spacing of the result.
     point : sequence of float, shape (3,)
-        On the plane, (z, y, x) in physical units from the centre of the box's first voxel. In the middle of the
-        result.
+        On the plane, (z, y, x) in physical units from the centre of the box's first voxel. In the middle of
+        the result.
     normal : sequence of float, shape (3,)
         Of the plane, (z, y, x) in physical units, from A to B.
     depth, radius : float
         How far to go along the normal and within the plane, to either side, in physical units.
     goes_on : tuple of pairs of bool
-        As for `signed_distance`: the volume's border, where it is not known that a cell ends. Points out of the
-        box count as outside all the same.
+        As for `signed_distance`: the volume's border, where it is not known that a cell ends. Points out of
+        the box count as outside all the same.
 
     Returns
     -------
     Sections
-        Its `zero` is the mean place at which `side` turns negative within the pair, over all columns along the
-        normal (returns to A counted against it); that of the given plane if no column crosses.
+        Its `zero` is the mean place at which `side` turns negative within the pair, over all columns along
+        the normal (returns to A counted against it); that of the given plane if no column crosses.
 
     Raises
     ------
@@ -377,8 +374,8 @@ def reslice(
     out = np.empty(shape, np.float32), np.empty(shape, np.float32)
     size, start = np.array(voxel_size, np.float64), np.array(point, np.float64)
     _sample(fields, size, np.array(goes_on, bool), start, axes, spacing, out)
-    zero, crossed = _crossing(*out)
-    return Sections(*out, spacing, zero if crossed > 0 else float(shape[0] // 2))
+    _, zero = crossings(*out)
+    return Sections(*out, spacing, zero)
 
 
 def peak_bytes(shape: tuple[int, int, int], depth: float, radius: float, spacing: float) -> int:
@@ -394,9 +391,8 @@ def peak_bytes(shape: tuple[int, int, int], depth: float, radius: float, spacing
     Returns
     -------
     int
-        Three fields and two masks at the box's voxels, or two fields there and two at the points of the result;
-        and slabs that are worked on.
+        Three fields and two masks at the box's voxels, or two fields there and two at the points of the
+        result; and a little for single columns.
     """
     voxels, points = math.prod(shape), math.prod(grid_shape(depth, radius, spacing))
-    slabs = 8 * max(shape[0], shape[1]) * shape[2]
-    return max(14 * voxels + slabs, 8 * voxels + 8 * points) + 2**16
+    return max(14 * voxels, 8 * voxels + 8 * points) + 24 * max(shape) + 2**14
