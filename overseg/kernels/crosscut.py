@@ -25,6 +25,10 @@ REACHES = (0.15, 0.3, 0.5)
 STATIONS = (0.5, 0.75, 1.0)
 """Where, within a reach, the trend of the area is taken from: clear of the plane."""
 
+FLAT = 1e-3
+"""Spacings by which a rim must lie inside to count as grooved; straight outlines are straight only but for
+the last bits."""
+
 
 @dataclass(frozen=True)
 class Groove:
@@ -148,7 +152,7 @@ def _rim(inside: Field, side: Field, spacing: float, step: float) -> tuple[float
                 bend = (_at(inside, i - step, j, k) + _at(inside, i + step, j, k)) / 2 - here
                 weight += near
                 total += near * bend
-                positive += near if bend > 0 else 0.0
+                positive += near if bend > FLAT * spacing else 0.0
     return weight, total, positive
 
 
@@ -191,26 +195,43 @@ def groove(sections: Sections) -> Groove:
     no centre is needed, and the contact may be as rugged and as far from round as it likes.
     """
     inside, side, spacing = sections.inside, sections.side, sections.spacing
-    n, profile = inside.shape[0], areas(sections)[0]
     columns, _ = crossings(inside, side)
-    radius = spacing * math.sqrt(max(columns, 0) / math.pi)
+    radius = spacing * math.sqrt(columns / math.pi)
+    rims = np.array([_rim(inside, side, spacing, reach * radius / spacing) for reach in REACHES])
+    return groove_of(areas(sections)[0], sections.zero, spacing, radius, rims)
+
+
+def groove_of(profile: Float, zero: float, spacing: float, radius: float, rims: Float) -> Groove:
+    """Put together what was summed up of a groove, here or on a graphics card.
+
+    Parameters
+    ----------
+    profile : ndarray of float64, shape (layers,)
+        Areas of the pair's cross-sections.
+    zero, spacing, radius : float
+        As of `Sections` and `Groove`.
+    rims : ndarray of float64, shape (reaches, 3)
+        Weight of the rim, weighted sum of the second differences, and weight of those above zero.
+
+    Returns
+    -------
+    Groove
+    """
+    layers = np.arange(profile.size, dtype=np.float64)
     linear, parabolic, rim, grooved = np.zeros((4, len(REACHES)))
     missing = np.ones(len(REACHES), bool)
-    for at, reach in enumerate(REACHES):
+    for at, (reach, (weight, total, positive)) in enumerate(zip(REACHES, rims.tolist(), strict=True)):
         step = reach * radius / spacing
-        before, behind = sections.zero - step, sections.zero + step
-        if step == 0 or before < 0 or behind > n - 1:
+        before, behind = zero - step, zero + step
+        if step == 0 or before < 0 or behind > layers[-1] or weight <= 0:
             continue
         if min(profile[math.floor(before)], profile[math.ceil(behind)]) <= 0:
             continue
-        weight, total, positive = _rim(inside, side, spacing, step)
-        if weight <= 0:
-            continue
         missing[at] = False
-        here = float(np.interp(sections.zero, np.arange(n), profile))
-        line, parabola = _trends(profile, sections.zero, step)
+        here = float(np.interp(zero, layers, profile))
+        line, parabola = _trends(profile, zero, step)
         linear[at] = (line - here) / line
-        # A parabola may predict next to nothing; then nothing is what is said.
+        # A parabola may predict next to nothing, which is no measure for what is there.
         parabolic[at] = (parabola - here) / max(parabola, line / 2)
         rim[at], grooved[at] = total / weight / radius, positive / weight
     return Groove(radius, linear, parabolic, rim, grooved, missing)

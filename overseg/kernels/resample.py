@@ -151,7 +151,7 @@ def _sided(to_a: Field, to_b: Field, half: float) -> None:
 def _squared_distance(mask: Mask, size: Float) -> Field:
     out = np.empty(mask.shape, np.float32)
     extent = np.array(mask.shape) * size
-    _squares(mask, size, float(extent[0] ** 2 + extent[1] ** 2 + extent[2] ** 2), out)
+    _squares(np.ascontiguousarray(mask), size, float(extent[0] ** 2 + extent[1] ** 2 + extent[2] ** 2), out)
     return out
 
 
