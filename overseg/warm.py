@@ -11,6 +11,8 @@ import numpy as np
 def main() -> None:
     """Run the whole way once on a few voxels, for each width of label."""
     from overseg import correct
+    from overseg.kernels.crosscut import groove, overlaps
+    from overseg.kernels.resample import reslice, signed_distance
     from overseg.kernels.solids import touch_array
     from overseg.kernels.transport import emd_between, mask_points
 
@@ -23,6 +25,10 @@ def main() -> None:
         touch_array(labels)
     # Bounds may have decided already, so that no distance was measured.
     emd_between(mask_points(labels[0] == 1), mask_points(labels[0] == 3))
+    sections = reslice(labels, 2, 3, (1.0, 1.0, 1.0), (6.0, 16.5, 10.0), (0.0, 1.0, 0.0), 4.0, 4.0)
+    groove(sections)
+    overlaps(sections)
+    signed_distance(labels == 1, (1.0, 1.0, 1.0))
 
 
 if __name__ == "__main__":
