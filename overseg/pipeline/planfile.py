@@ -202,7 +202,6 @@ def read_plan(folder: str | Path) -> PlanData:
         raise _damaged(home, f"a column or field is missing ({error})") from None
     if found != plan.hash:
         raise _damaged(home, "its content does not have the hash written in plan.json")
-    give_back()
     return plan
 
 
@@ -284,12 +283,8 @@ def _tables(plan: PlanData) -> dict[str, Iterable[pa.Table]]:
     order = np.lexsort((units.unit, units.level))
     flat = np.ascontiguousarray(units.digest[order], np.uint8)
     digest = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(order), [None, pa.py_buffer(flat)])
-    columns = {
-        "level": pa.array(units.level[order].astype(np.int32)),
-        "unit": pa.array(units.unit[order].astype(np.int64)),
-        "digest": digest,
-        "touched": pa.array(units.touched[order].astype(bool)),
-    }
+    level, unit, touched = units.level[order].astype(np.int32), units.unit[order], units.touched[order]
+    columns = {"level": level, "unit": unit, "digest": digest, "touched": touched}
     return {
         "candidates": [plan.candidates] if plan.features is None else _with(plan.features, plan.candidates),
         "merges": [pa.table(vars(sort_merges(plan.merges)))],
@@ -352,7 +347,11 @@ def _read_table(home: Path, name: str, header: dict[str, Any], columns: list[str
     try:
         if _file_digest(path) != header["tables"].get(name):
             raise _damaged(path, "it is not the file that was written")
-        return pq.read_table(path, columns=columns, use_threads=False)  # which would hold more at a time
+        # Threads would hold more at a time; the columns come in one piece, of which arrays are views.
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns, use_threads=False)
+        give_back()
+        return table if columns is None else table.select(columns)
     except FileNotFoundError:
         raise _damaged(path, "it is missing") from None
     except (OSError, pa.ArrowException) as error:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from overseg.cluster.limits import give_back
 from overseg.errors import StorageError
 from overseg.kernels.fill import FREE, SWALLOWED
 from overseg.kernels.tables import Bool, Int, Labels
@@ -164,6 +165,7 @@ def settle(paths: Sequence[str | Path], sizes: Callable[[int, Labels], Int]) -> 
         contested += shared
         rows += len(part)
     fills, taken = _joined(parts, Fills, _no_fills()), _joined(others, _Others, _no_others())
+    give_back()  # what the parts took
     return _spare(fills, taken, contested, sizes)
 
 
