@@ -180,10 +180,12 @@ def correct(
         made = _make(opened, settings, run, lifecycle.place_for(opened, settings, out), client, progress)
         if confirm is not None and not confirm(made):
             return made
-    finished = _apply(made.path, run, client, progress, opened)
+    place, peak = made.path, made.peak_rss_bytes
+    del made  # apply reads what was written: no plan is to be held twice
+    finished = _apply(place, run, client, progress, opened)
     if output is not None:
-        lifecycle.copy_is_done(finished.path)
-    return replace(finished, peak_rss_bytes=max(made.peak_rss_bytes, finished.peak_rss_bytes))
+        lifecycle.copy_is_done(place)
+    return replace(finished, peak_rss_bytes=max(peak, finished.peak_rss_bytes))
 
 
 def verify(

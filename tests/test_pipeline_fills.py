@@ -59,6 +59,12 @@ def stored(tmp_path, volume, chunks, name="v"):
     return open_volume(path)
 
 
+def sizes(labels, voxels):
+    """What `settle` asks: how many voxels labels have."""
+    known = dict(zip(np.asarray(labels).tolist(), np.asarray(voxels).tolist(), strict=True))
+    return lambda _, asked: np.array([known[label] for label in asked.tolist()], np.int64)
+
+
 def apply(volume, settled, verdicts):
     out = verdicts.root(volume.ravel().astype(np.uint64)).reshape(volume.shape)
     fills = settled.fills
@@ -81,7 +87,7 @@ def test_a_broken_tissue_is_whole_again_however_it_is_cut(tmp_path, chunks, size
         receipt = fill_task(place, wanted[start : start + size], (0,), "all", str(paths[-1]))
         assert receipt["fills"] == len(wanted[start : start + size]) and not receipt["empty"]
     voxels = np.array([np.count_nonzero(volume == label) for label in layers.labels])
-    settled = settle(paths[::-1], layers.labels, voxels)
+    settled = settle(paths[::-1], sizes(layers.labels, voxels))
     assert np.array_equal(apply(volume, settled, verdicts), truth)
     assert settled.contested == len(settled.lost) == len(settled.spared) == 0
 
@@ -241,7 +247,7 @@ def claims_of_fills(draw):
 @settings(max_examples=120, deadline=None)
 @given(claims_of_fills(), st.randoms(use_true_random=False), st.integers(1, 3), st.sampled_from([3, 1 << 20]))
 def test_settling_equals_voting_voxel_by_voxel(tmp_path_factory, parts, random, files, slab):
-    votes, labels = {}, np.array([50, 51], np.uint64)
+    votes = {}
     for part in parts:
         for i, x in enumerate(range(part.x0[0], part.x1[0])):
             key = (int(part.z[0]), int(part.y[0]), x)
@@ -253,7 +259,7 @@ def test_settling_equals_voting_voxel_by_voxel(tmp_path_factory, parts, random, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("overseg.pipeline.settle._SLAB", slab)
         patch.setattr("overseg.pipeline.settle._ROWS", slab)
-        settled = settle([folder / str(k) for k in range(files)], labels, np.array([10**6, 10**6]))
+        settled = settle([folder / str(k) for k in range(files)], sizes([50, 51], [10**6, 10**6]))
     owners = {}
     fills = settled.fills
     for z, y, x0, x1, new in zip(fills.z, fills.y, fills.x0, fills.x1, fills.new, strict=True):
@@ -282,8 +288,8 @@ def test_noise_that_is_gone_is_lost_and_neighbours_are_spared(tmp_path):
         row(12, 15, 1, 0, FREE),
     ]
     write_claims(path, concatenate(parts))
-    labels = np.array([60, 61, 62, 63, 61], np.uint64)
-    settled = settle([path], labels, np.array([4, 2, 4, 3, 2]), np.array([0, 0, 0, 0, 1]))
+    at = [sizes([60, 61, 62, 63], [4, 2, 4, 3]), sizes([61], [2])]
+    settled = settle([path], lambda t, labels: at[t](t, labels))
     assert settled.lost.tolist() == [[0, 60], [1, 61]]
     assert settled.spared.tolist() == [[0, 63]]
     assert (settled.fills.x1 - settled.fills.x0).sum() == 4 + 2 + 3 + 3
@@ -302,7 +308,7 @@ def test_claims_come_back_from_their_file(tmp_path):
 
 
 def test_nothing_to_settle(tmp_path):
-    settled = settle([], np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    settled = settle([], sizes([], []))
     assert len(settled.fills.t) == settled.contested == 0
 
 
@@ -333,7 +339,7 @@ def test_a_layer_that_is_lost_everywhere_is_shared_by_its_cells(real, tmp_path):
     none = np.zeros(0, np.uint64)
     wanted = wanted_fills(candidates, Verdicts(decision, decision, none, none), layers)
     fill_task(stored(tmp_path, volume, (4, 64, 64)), wanted, (0,), "all", str(tmp_path / "c"))
-    settled = settle([tmp_path / "c"], layers.labels, np.add.reduceat(layers.area, layers.start[:-1]))
+    settled = settle([tmp_path / "c"], lambda _, labels: layers.facts(labels).voxels)
     after = apply(volume, settled, Verdicts(decision, decision, none, none))
     cells = np.isin(truth[5], [each.a for each in wanted])
     assert len(wanted) > 40
@@ -353,6 +359,6 @@ def test_why_a_voxel_is_taken_does_not_depend_on_the_order_of_candidates(tmp_pat
         claims = Claims(candidate=row * one, why=np.array([why], np.uint8), **place, **labels)
         paths.append(tmp_path / f"{row}.parquet")
         write_claims(paths[-1], claims)
-    settled = settle(paths, np.array([3, 9], np.uint64), np.array([5, 1]))
+    settled = settle(paths, sizes([3, 9], [5, 1]))
     assert settled.spared.tolist() == []
     assert settled.lost.tolist() == [[0, 9]]

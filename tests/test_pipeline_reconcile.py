@@ -136,9 +136,6 @@ def test_rows_of_labels_come_back_from_disk(
         for name, values in vars(layers.facts(some)).items():
             np.testing.assert_array_equal(getattr(store.facts(some), name), values, err_msg=name)
     assert sorted(store.sizes().tolist()) == sorted(layers.sizes().tolist())
-    names, voxels = store.voxels()
-    np.testing.assert_array_equal(names, layers.labels)
-    np.testing.assert_array_equal(voxels, layers.facts(layers.labels).voxels)
 
 
 def test_some_rows_of_a_table_in_memory() -> None:

@@ -59,7 +59,8 @@ def repair(action: str, path: str, run: RunSettings, executor: Any) -> dict[str,
     place = Path(path).with_suffix(".overseg")
     data = make_plan(open_volume(path), Settings(), executor, place, progress=progress)
     write_plan(place, data)
-    steps, rewritten = dict(data.seconds), 0
+    steps, counts, rewritten = dict(data.seconds), data.counts, 0
+    del data  # as `overseg.correct` does
     if action == "correct":
         begin = time.perf_counter()
         rewritten = apply(place, run, executor, progress=progress).units_rewritten
@@ -67,7 +68,7 @@ def repair(action: str, path: str, run: RunSettings, executor: Any) -> dict[str,
     return {
         "steps": steps,
         "tasks": tasks,
-        "counts": {name: value for name, value in data.counts.items() if name != "ids_lost"},
+        "counts": {name: value for name, value in counts.items() if name != "ids_lost"},
         "rewritten": rewritten,
         "place": str(place),
         "bytes": {name: folder_bytes(place / name) for name in ("plan", "run/scan", "run/journal", "run")},

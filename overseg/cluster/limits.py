@@ -120,7 +120,9 @@ def peak_rss(root: Path = Path("/")) -> int:
 
 
 def give_back() -> None:
-    """Hand freed memory back to the system, where the C library would keep it for later (glibc does)."""
+    """Hand freed memory back to the system, where Arrow and the C library (glibc) would keep it for later."""
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)

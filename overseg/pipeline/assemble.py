@@ -137,13 +137,13 @@ def _table(judged: list[Judged]) -> pa.Table:
         columns: dict[str, Any] = {
             "t": np.full(len(c), each.t, np.int64),
             **{name: getattr(c, name) for name in ("a", "b", "z", "gap", "overlap")},
-            "kind": pa.array(np.where(c.hole, "hole", "split").tolist(), pa.string()),
+            "kind": pa.array(np.where(c.hole, "hole", "split"), pa.string()),
             "area_a": c.area_a,
             "area_b": c.area_b,
             "p": each.scores.p,
-            "stage": pa.array(each.scores.stage.tolist(), pa.string()),
-            "decision": pa.array(each.verdicts.decision.tolist(), pa.string()),
-            "reason": pa.array(each.verdicts.reason.tolist(), pa.string()),
+            "stage": pa.array(each.scores.stage, pa.string()),
+            "decision": pa.array(each.verdicts.decision, pa.string()),
+            "reason": pa.array(each.verdicts.reason, pa.string()),
         }
         parts.append(pa.table(columns))
     return pa.concat_tables(parts, promote_options="default")

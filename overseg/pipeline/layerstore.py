@@ -92,16 +92,6 @@ class LayerStore:
         parts = [table[_OF_LABEL.index("voxels")][~flag] for table, flag in self._flagged(TOO_LARGE)]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
-    def voxels(self) -> tuple[Labels, Int]:
-        """All labels, sorted, and how many voxels each has."""
-        wanted = [_OF_LABEL.index("label"), _OF_LABEL.index("voxels")]
-        # Copies, so that no part stays mapped while the next is opened.
-        parts = [self._open(part)["labels"][wanted] for part in range(self.parts)]
-        labels, voxels = np.concatenate(parts, axis=1)
-        labels = labels.view(np.uint64)
-        order = np.argsort(labels)
-        return labels[order], voxels[order]
-
     def flagged(self, flag: int) -> Labels:
         """Labels of which this is known, sorted."""
         parts = [table[0][flags].view(np.uint64) for table, flags in self._flagged(flag)]

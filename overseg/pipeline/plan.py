@@ -279,6 +279,21 @@ def _fill(
     progress: Progress | None,
 ) -> Settled:
     """The voxels that restored masks take."""
+    paths = _claims(judged, volume, settings, box, executor, run, progress)
+    layers = {each.t: each.found.layers for each in judged}
+    return settle(paths, lambda t, labels: layers[t].facts(labels).voxels)
+
+
+def _claims(
+    judged: list[Judged],
+    volume: Volume,
+    settings: Settings,
+    box: Box,
+    executor: Executor,
+    run: Path,
+    progress: Progress | None,
+) -> list[str]:
+    """Files of what the restored masks of all accepted candidates claim."""
     units = {}
     for each in judged if settings.fill != "none" else ():
         cut = each.found.cut().tolist()
@@ -298,10 +313,7 @@ def _fill(
             need = filling.peak_bytes(volume, batch)
             executor.check_room(need, "restoring the largest mask", volume.location, ", or --fill none")
     done = dict(executor.run("fill", filling.fill_task, units, run / "receipts", progress, file_is_there))
-    known = [each.found.layers.voxels() for each in judged]
-    labels, voxels = (np.concatenate(column) for column in zip(*known, strict=True))
-    times = np.repeat([each.t for each in judged], [len(labels) for labels, _ in known])
-    return settle([done[name]["path"] for name in units], labels, voxels, times)
+    return [done[name]["path"] for name in units]
 
 
 class _Clock:

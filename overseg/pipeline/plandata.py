@@ -20,7 +20,7 @@ VERSION = 1
 # The settings that enter the hash through what they stand for: the model's digest, the voxel size in force,
 # the fingerprint of the labels. Their spelling (a path, a name, "not given") is not part of the answer.
 _SPELLING = frozenset({"model", "label", "voxel_size"})
-_KEYS = ("t", "a", "b", "z", "gap", "overlap", "kind", "area_a", "area_b")
+KEYS = ("t", "a", "b", "z", "gap", "overlap", "kind", "area_a", "area_b")
 
 
 @dataclass(frozen=True)
@@ -146,22 +146,39 @@ class PlanData:
 
 
 def sort_merges(merges: Merges) -> Merges:
-    """The same merges in the order of (t, old)."""
+    """The same merges in the order of (t, old); no copy is made of those that are in it."""
+    if _in_order(merges.t, merges.old):
+        return merges
     order = np.lexsort((merges.old, merges.t))
     return Merges(merges.t[order], merges.old[order], merges.new[order])
 
 
 def sort_fills(fills: Fills) -> Fills:
-    """The same fills in the order of (t, z, y, x0), touching runs of one label joined into one."""
-    order = np.lexsort((fills.x0, fills.y, fills.z, fills.t))
-    t, z, y, x0, x1, new = (getattr(fills, name)[order] for name in ("t", "z", "y", "x0", "x1", "new"))
-    if len(t) == 0:
-        return fills
+    """The same fills in the order of (t, z, y, x0), touching runs of one label joined into one.
+
+    No copy is made of fills that are so already: they may be the largest part of a plan.
+    """
+    if not _in_order(fills.t, fills.z, fills.y, fills.x0):
+        order = np.lexsort((fills.x0, fills.y, fills.z, fills.t))
+        fills = Fills(*(column[order] for column in vars(fills).values()))
+    t, z, y, x0, x1, new = vars(fills).values()
     joins = (t[1:] == t[:-1]) & (z[1:] == z[:-1]) & (y[1:] == y[:-1])
     joins &= (new[1:] == new[:-1]) & (x0[1:] == x1[:-1])
+    if not joins.any():
+        return fills
     first = np.concatenate([[True], ~joins])
     last = np.concatenate([~joins, [True]])
     return Fills(t[first], z[first], y[first], x0[first], x1[last], new[first])
+
+
+def _in_order(*keys: Int | Labels) -> bool:
+    """Whether rows are sorted by the first key, those alike in it by the second, and so on."""
+    alike = np.ones(max(0, len(keys[0]) - 1), bool)
+    for key in keys:
+        if (alike & (key[1:] < key[:-1])).any():
+            return False
+        alike &= key[1:] == key[:-1]
+    return True
 
 
 def compute_plan_hash(
@@ -202,6 +219,7 @@ def compute_plan_hash(
     str
         32 hexadecimal digits.
     """
+    import pyarrow.compute as pc
     import xxhash
 
     head = {
@@ -213,26 +231,42 @@ def compute_plan_hash(
         "fingerprint": fingerprint,
     }
     state = xxhash.xxh3_128(json.dumps(head, sort_keys=True, separators=(",", ":")).encode())
-    keys = candidates.select([*_KEYS, "decision", "reason"]).sort_by([(name, "ascending") for name in _KEYS])
-    for name in keys.column_names:
-        _feed(state, name, keys[name].to_pylist() if name in _WORDS else keys[name].to_numpy())
-    merges, fills = sort_merges(merges), sort_fills(fills)
-    for table in (merges, fills):
-        for name, column in vars(table).items():
-            _feed(state, name, column)
+    order = pc.sort_indices(candidates, [(name, "ascending") for name in KEYS])
+    for name in (*KEYS, "decision", "reason"):
+        column = candidates[name].take(order)  # one at a time is held twice
+        if name in _WORDS:
+            _feed_words(state, name, column)
+        else:
+            _feed(state, name, column.to_numpy())
+    for table in (sort_merges(merges), sort_fills(fills)):
+        for name, values in vars(table).items():
+            _feed(state, name, values)
     return str(state.hexdigest())
 
 
 _WORDS = frozenset({"kind", "decision", "reason"})
+_ROWS = 1 << 14  # whose words are put together at a time
 
 
-def _feed(state: Any, name: str, column: Any) -> None:
-    """Mix one named column into the hash: words as JSON, numbers as little-endian 64-bit integers."""
-    if name in _WORDS:
-        data = json.dumps([None if word is None else str(word) for word in column]).encode()
-    else:
-        # Labels reach 2^63 and more, other columns may be negative: both keep their bits modulo 2^64.
-        kind = "<u8" if np.asarray(column).dtype.kind == "u" else "<i8"
-        data = np.ascontiguousarray(column, dtype=kind).tobytes()
-    state.update(f"{name}:{len(column)}:{len(data)};".encode())
-    state.update(data)
+def _feed(state: Any, name: str, column: npt.NDArray[Any]) -> None:
+    """Mix one named column into the hash, as little-endian 64-bit integers."""
+    # Labels reach 2^63 and more, other columns may be negative: both keep their bits modulo 2^64.
+    data = np.ascontiguousarray(column, dtype="<u8" if column.dtype.kind == "u" else "<i8")
+    state.update(f"{name}:{len(data)}:{data.nbytes};".encode())
+    state.update(data.data)
+
+
+def _feed_words(state: Any, name: str, column: pa.ChunkedArray) -> None:
+    """Mix one named column of words into the hash, as a JSON list, of which some rows are held at a time."""
+    import pyarrow.compute as pc
+
+    words = column.unique()
+    texts = [json.dumps(None if word is None else str(word)) for word in words.to_pylist()]
+    which = pc.index_in(column, words).to_numpy()
+    counts = np.bincount(which, minlength=len(texts)).tolist()
+    size = sum(n * len(text) for n, text in zip(counts, texts, strict=True)) + 2 * max(1, len(which))
+    state.update(f"{name}:{len(which)}:{size};[".encode())
+    for start in range(0, len(which), _ROWS):
+        some = ", ".join([texts[i] for i in which[start : start + _ROWS].tolist()])
+        state.update(f"{', ' if start else ''}{some}".encode())
+    state.update(b"]")

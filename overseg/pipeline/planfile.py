@@ -6,14 +6,17 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from overseg.cluster.limits import give_back
 from overseg.errors import PlanError, StorageError
 from overseg.kernels.tables import Int, Labels
 from overseg.pipeline.plandata import (
+    KEYS,
     VERSION,
     Features,
     Fills,
@@ -50,8 +53,7 @@ __all__ = [
 TABLES = ("candidates", "merges", "fills", "units")
 
 #: Of the candidates' columns those that say what is planned; the rest are features.
-_OF_CANDIDATES = ("t", "a", "b", "z", "gap", "overlap", "kind", "area_a", "area_b", "p", "stage")
-_READ = {"candidates": [*_OF_CANDIDATES, "decision", "reason"]}
+_OF_CANDIDATES = [*KEYS, "p", "stage", "decision", "reason"]
 
 _ROWS_PER_GROUP = 1 << 16  # small row groups, so that a worker finds its fills without reading all
 
@@ -89,10 +91,10 @@ def write_plan(folder: str | Path, plan: PlanData) -> None:
             where=str(folder),
             remedy="give another folder with --out, or remove this one if its plan is not applied",
         )
-    tables = _tables(plan)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        digests = {name: _write_table(home / f"{name}.parquet", parts) for name, parts in tables.items()}
+        tables = _tables(plan).items()
+        digests = {name: _write_table(home / f"{name}.parquet", parts) for name, parts in tables}
         _write_csv(home / "relabel.csv", sort_merges(plan.merges))
         header = {
             "version": VERSION,
@@ -107,6 +109,7 @@ def write_plan(folder: str | Path, plan: PlanData) -> None:
             "tables": digests,
         }
         write_atomically(home / "plan.json", json.dumps(header, indent=2).encode())
+        give_back()
     except OSError as error:
         raise StorageError(
             f"cannot write the plan: {error.strerror}",
@@ -179,7 +182,6 @@ def read_plan(folder: str | Path) -> PlanData:
     """
     header = read_header(folder)
     home = Path(folder) / "plan"
-    tables = {name: _read_table(home, name, header, _READ.get(name)) for name in TABLES}
     try:
         plan = PlanData(
             hash=header["plan_hash"],
@@ -189,10 +191,10 @@ def read_plan(folder: str | Path) -> PlanData:
             counts=header["counts"],
             seconds=header["seconds"],
             warnings=header["warnings"],
-            candidates=tables["candidates"],
-            merges=merges_of(tables["merges"]),
-            fills=fills_of(tables["fills"]),
-            units=_units_of(tables["units"]),
+            candidates=_read_table(home, "candidates", header, _OF_CANDIDATES),
+            merges=merges_of(_read_table(home, "merges", header)),  # let go of before the next is read
+            fills=fills_of(_read_table(home, "fills", header)),
+            units=_units_of(_read_table(home, "units", header)),
             partial=header["partial"],
         )
         found = _hash_of(plan)
@@ -220,7 +222,7 @@ def read_candidates(folder: str | Path) -> pa.Table:
     PlanError
         As for `read_plan`.
     """
-    return _read_table(Path(folder) / "plan", "candidates", read_header(folder), None)
+    return _read_table(Path(folder) / "plan", "candidates", read_header(folder))
 
 
 def merges_of(table: pa.Table) -> Merges:
@@ -281,12 +283,8 @@ def _tables(plan: PlanData) -> dict[str, Iterable[pa.Table]]:
     order = np.lexsort((units.unit, units.level))
     flat = np.ascontiguousarray(units.digest[order], np.uint8)
     digest = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(order), [None, pa.py_buffer(flat)])
-    columns = {
-        "level": pa.array(units.level[order].astype(np.int32)),
-        "unit": pa.array(units.unit[order].astype(np.int64)),
-        "digest": digest,
-        "touched": pa.array(units.touched[order].astype(bool)),
-    }
+    level, unit, touched = units.level[order].astype(np.int32), units.unit[order], units.touched[order]
+    columns = {"level": level, "unit": unit, "digest": digest, "touched": touched}
     return {
         "candidates": [plan.candidates] if plan.features is None else _with(plan.features, plan.candidates),
         "merges": [pa.table(vars(sort_merges(plan.merges)))],
@@ -302,7 +300,7 @@ def _with(features: Features, candidates: pa.Table) -> Iterator[pa.Table]:
     first = candidates.column_names.index("p")
     start = 0
     # One more, empty, for a plan without candidates.
-    for values in (*(block() for block in features.blocks), np.empty((0, len(features.names)))):
+    for values in chain((block() for block in features.blocks), [np.empty((0, len(features.names)))]):
         part = candidates.slice(start, len(values))
         start += len(values)
         columns = {name: part[name] for name in part.column_names[:first]}
@@ -341,7 +339,7 @@ def _write_table(path: Path, parts: Iterable[pa.Table]) -> str:
     return _file_digest(path)
 
 
-def _read_table(home: Path, name: str, header: dict[str, Any], columns: list[str] | None) -> pa.Table:
+def _read_table(home: Path, name: str, header: dict[str, Any], columns: list[str] | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -349,7 +347,11 @@ def _read_table(home: Path, name: str, header: dict[str, Any], columns: list[str
     try:
         if _file_digest(path) != header["tables"].get(name):
             raise _damaged(path, "it is not the file that was written")
-        return pq.read_table(path, columns=columns)
+        # Threads would hold more at a time; the columns come in one piece, of which arrays are views.
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns, use_threads=False)
+        give_back()
+        return table if columns is None else table.select(columns)
     except FileNotFoundError:
         raise _damaged(path, "it is missing") from None
     except (OSError, pa.ArrowException) as error:

@@ -6,7 +6,7 @@ settled at a time, so that memory holds the settled rows and little else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from overseg.cluster.limits import give_back
 from overseg.errors import StorageError
 from overseg.kernels.fill import FREE, SWALLOWED
 from overseg.kernels.tables import Bool, Int, Labels
-from overseg.pipeline.plandata import Fills
+from overseg.pipeline.plandata import Fills, sort_fills
 from overseg.pipeline.sections import Sections, write_sections
 
 _SLAB = 1 << 22  # contested voxels opened at a time
@@ -79,7 +80,7 @@ class Settled:
     Attributes
     ----------
     fills : Fills
-        Rows that do not overlap, sorted by (t, z, y, x0).
+        Rows that do not overlap, as `sort_fills` gives them.
     contested : int
         Voxels that more than one label claimed.
     lost : ndarray of uint64, shape (k, 2)
@@ -137,19 +138,16 @@ def read_depth(path: Path, rows: Int) -> Int:
     return depth
 
 
-def settle(paths: Sequence[str | Path], labels: Labels, voxels: Int, times: Int | None = None) -> Settled:
+def settle(paths: Sequence[str | Path], sizes: Callable[[int, Labels], Int]) -> Settled:
     """Settle the claims of all files of a volume.
 
     Parameters
     ----------
     paths : sequence of path
         Files of `write_claims`, in any order.
-    labels : ndarray of uint64, shape (m,)
-        The labels of the volume, sorted within each time point.
-    voxels : ndarray of int64, shape (m,)
-        How many voxels each has.
-    times : ndarray of int64, shape (m,), optional
-        Time point of each, ascending; 0 when not given.
+    sizes : callable
+        ``sizes(t, labels)`` gives how many voxels each of some labels has at a time point; the labels are
+        sorted, without repeats.
 
     Returns
     -------
@@ -167,8 +165,8 @@ def settle(paths: Sequence[str | Path], labels: Labels, voxels: Int, times: Int 
         contested += shared
         rows += len(part)
     fills, taken = _joined(parts, Fills, _no_fills()), _joined(others, _Others, _no_others())
-    times = np.zeros(len(labels), np.int64) if times is None else times
-    return _spare(fills, taken, contested, labels, voxels, times)
+    give_back()  # what the parts took
+    return _spare(fills, taken, contested, sizes)
 
 
 def _slabs(paths: list[Path]) -> Iterator[tuple[int, tuple[int, int], list[Path]]]:
@@ -314,16 +312,15 @@ def _joined(parts: list[_Columns], kind: type[_Columns], empty: _Columns) -> _Co
     return kind(*(np.concatenate(columns.pop(0)) for _ in names))
 
 
-def _spare(fills: Fills, others: _Others, contested: int, labels: Labels, voxels: Int, times: Int) -> Settled:
+def _spare(fills: Fills, others: _Others, contested: int, sizes: Callable[[int, Labels], Int]) -> Settled:
     """Name the ids that are gone, and give neighbours that would be gone their voxels back."""
     keep = np.ones(len(fills.t), bool)
     lost, spared = [np.zeros((0, 2), np.uint64)], [np.zeros((0, 2), np.uint64)]
     for t in np.unique(others.t).tolist():
-        here = slice(*np.searchsorted(times, [t, t + 1]))
         own = slice(*np.searchsorted(others.t, [t, t + 1]))
         names, index = np.unique(others.old[own], return_inverse=True)
         counts = np.bincount(index, others.size[own], len(names)).astype(np.int64)
-        gone = counts == _lookup(names, labels[here], voxels[here])
+        gone = counts == sizes(t, names)
         swallowed = np.zeros(len(names), bool)
         swallowed[index[others.swallowed[own]]] = True
         keep[others.row[own][(gone & swallowed)[index]]] = False
@@ -332,14 +329,4 @@ def _spare(fills: Fills, others: _Others, contested: int, labels: Labels, voxels
         spared.append(np.stack([at, names], axis=1)[gone & swallowed])
     if not keep.all():
         fills = Fills(*(getattr(fills, each.name)[keep] for each in fields(Fills)))
-    return Settled(fills, contested, np.concatenate(lost), np.concatenate(spared))
-
-
-def _lookup(names: Labels, labels: Labels, values: Int) -> Int:
-    """The value of each name; -1 where the sorted labels do not hold it."""
-    at = np.searchsorted(labels, names)
-    found = np.full(len(names), -1, np.int64)
-    known = at < len(labels)
-    known[known] = labels[at[known]] == names[known]
-    found[known] = values[at[known]]
-    return found
+    return Settled(sort_fills(fills), contested, np.concatenate(lost), np.concatenate(spared))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import xxhash
 
 from overseg.errors import PlanError
+from overseg.pipeline.plandata import _feed_words
 from overseg.pipeline.planfile import (
     TABLES,
     Features,
@@ -22,6 +26,8 @@ from overseg.pipeline.planfile import (
     read_candidates,
     read_header,
     read_plan,
+    sort_fills,
+    sort_merges,
     write_plan,
 )
 
@@ -163,6 +169,65 @@ def test_hash_sees_decisions_and_integers(plan: PlanData) -> None:
     for name, values in {"decision": ["merge", "review"], "overlap": [30, 32], "reason": ["a", "b"]}.items():
         changed = table.set_column(table.column_names.index(name), name, pa.array(values))
         assert hashed(replace(plan, candidates=changed)).hash != plan.hash
+
+
+def test_hash_is_that_of_its_words_as_one_json_list(plan: PlanData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overseg.pipeline.plandata._ROWS", 2)
+    words = ["merge", None, "keep", "merge", 'a "quoted" word', "µm", "keep"]
+    for n in (0, 1, 2, 7):
+        whole, found = xxhash.xxh3_128(), xxhash.xxh3_128()
+        text = json.dumps(words[:n])
+        whole.update(f"reason:{n}:{len(text)};{text}".encode())
+        _feed_words(found, "reason", pa.chunked_array([words[:3][:n], words[3:n]], pa.string()))
+        assert found.hexdigest() == whole.hexdigest()
+    assert plan.hash == "036cdd09f7ace6e84d23c634066d931c"  # of version 1, for ever
+
+
+def test_what_is_in_order_is_not_copied(plan: PlanData) -> None:
+    merges, fills = sort_merges(plan.merges), sort_fills(plan.fills)
+    assert merges is not plan.merges and fills is not plan.fills
+    assert sort_merges(merges) is merges and sort_fills(fills) is fills
+
+
+def test_features_are_held_few_blocks_at_a_time(tmp_path: Path, plan: PlanData) -> None:
+    held: list[int] = []
+    alive: weakref.WeakSet[np.ndarray] = weakref.WeakSet()
+
+    def block() -> np.ndarray:
+        held.append(len(alive))
+        values = np.zeros((2, 1)).view(Watched)
+        alive.add(values)
+        return values
+
+    many = plan.candidates.drop_columns(["drift"]).take(pa.array([0, 1] * 9))
+    features = Features(("drift",), (block,) * 9)
+    write_plan(tmp_path, hashed(replace(plan, candidates=many, features=features)))
+    assert len(held) == 9 and max(held) <= 2
+
+
+class Watched(np.ndarray):
+    """Can be referred to weakly and hashed."""
+
+    __hash__ = object.__hash__
+
+
+def test_what_reading_takes_beside_the_tables_does_not_grow_with_them(tmp_path: Path, plan: PlanData) -> None:
+    n, m = 40_000, 200_000
+    table = plan.candidates.take(pa.array(np.arange(n) % 2))
+    table = table.set_column(table.column_names.index("z"), "z", pa.array(np.arange(n)))
+    y = np.arange(m)
+    fills = Fills(0 * y, y // 1000, y % 1000, 0 * y + 1, 0 * y + 5, y.astype(np.uint64))
+    large = hashed(replace(plan, candidates=table, fills=fills))
+    assert large.hash == "d887fbcafbb4be0ea25bece2862bf033"
+    write_plan(tmp_path, large)
+    read_plan(tmp_path)  # code that is loaded on the way stays
+    tracemalloc.start()  # sees numpy's and Python's own, not Arrow's
+    try:
+        back = read_plan(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(back.fills.t) == m and peak < 24 * m  # half of the fills alone
 
 
 def test_plans_are_never_overwritten(tmp_path: Path, plan: PlanData) -> None:
