@@ -194,6 +194,12 @@ class Candidates:
     sliver: Bool
     noise: tuple[tuple[int, ...], ...]
 
+    @classmethod
+    def none(cls) -> Candidates:
+        """No candidates."""
+        labels, numbers, no = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, bool)
+        return cls(labels, labels, numbers, numbers, numbers, numbers, numbers, no, no, ())
+
     def __len__(self) -> int:
         return len(self.a)
 

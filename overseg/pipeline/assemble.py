@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from overseg.kernels.groups import Groups
 from overseg.kernels.tables import Candidates
 from overseg.pipeline.decide import Verdicts
 from overseg.pipeline.health import warnings_of
@@ -17,13 +21,13 @@ from overseg.pipeline.reconcile import fingerprint_text
 from overseg.pipeline.scantables import ScanFile
 from overseg.pipeline.score import Scores
 from overseg.pipeline.settle import Settled
+from overseg.pipeline.tilted import Joined, composed
 from overseg.pipeline.touched import touched_units
 from overseg.settings import Settings, canonical
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from overseg.model import Model
     from overseg.volume import Volume
 
 
@@ -41,6 +45,8 @@ class Judged:
     verdicts : Verdicts
     touching : int
         Flat contacts that nobody judged.
+    joined : Joined, optional
+        Contacts that were judged after the gaps.
     """
 
     t: int
@@ -49,12 +55,20 @@ class Judged:
     scores: Scores
     verdicts: Verdicts
     touching: int
+    joined: Joined | None = None
+
+    @property
+    def groups(self) -> Groups:
+        """The label that each relabelled one has in the end."""
+        if self.joined is None:
+            return Groups(self.verdicts.old, self.verdicts.new)
+        return composed(self.verdicts, self.joined.verdicts)
 
 
 def put_together(
     volume: Volume,
     settings: Settings,
-    model: Model,
+    model: str,
     judged: list[Judged],
     settled: Settled,
     scanned: list[Path],
@@ -66,8 +80,8 @@ def put_together(
     ----------
     volume : Volume
     settings : Settings
-    model : Model
-        As used.
+    model : str
+        Digest of the model, or of both.
     judged : list of Judged
         All time points.
     settled : Settled
@@ -86,11 +100,9 @@ def put_together(
     units = _units(volume, judged, settings, scanned, merges, fills)
     mark = fingerprint_text(each.found.fingerprint for each in judged)
     return PlanData(
-        hash=compute_plan_hash(
-            plain, model.digest, volume.shape, volume.voxel_size, mark, table, merges, fills
-        ),
+        hash=compute_plan_hash(plain, model, volume.shape, volume.voxel_size, mark, table, merges, fills),
         settings=plain,
-        model=model.digest,
+        model=model,
         volume=_facts(volume, mark),
         counts=_counts(judged, settled, units),
         seconds=seconds,
@@ -106,9 +118,9 @@ def put_together(
 
 def _merges(judged: list[Judged]) -> Merges:
     return Merges(
-        np.concatenate([np.full(len(each.verdicts.old), each.t, np.int64) for each in judged]),
-        np.concatenate([each.verdicts.old for each in judged]),
-        np.concatenate([each.verdicts.new for each in judged]),
+        np.concatenate([np.full(len(each.groups.old), each.t, np.int64) for each in judged]),
+        np.concatenate([each.groups.old for each in judged]),
+        np.concatenate([each.groups.new for each in judged]),
     )
 
 
@@ -146,12 +158,51 @@ def _table(judged: list[Judged]) -> pa.Table:
             "reason": pa.array(each.verdicts.reason, pa.string()),
         }
         parts.append(pa.table(columns))
+        if each.joined is not None:
+            parts.append(pa.table(_contacts(each.t, each.joined), schema=parts[-1].schema))
     return pa.concat_tables(parts, promote_options="default")
 
 
+def _contacts(t: int, joined: Joined) -> dict[str, Any]:
+    """Touching pairs as rows of the same table: faces in place of columns and areas."""
+    pairs, n = joined.touching.pairs, len(joined.touching.pairs)
+    return {
+        "t": np.full(n, t, np.int64),
+        "a": pairs.a,
+        "b": pairs.b,
+        "z": pairs.z,
+        "gap": np.zeros(n, np.int64),
+        "overlap": pairs.faces,
+        "kind": ["touch"] * n,
+        "area_a": pairs.faces_a,
+        "area_b": pairs.faces_b,
+        "p": pairs.p,
+        "stage": joined.touching.stage.tolist(),
+        "decision": joined.verdicts.decision.tolist(),
+        "reason": joined.verdicts.reason.tolist(),
+    }
+
+
 def _features(judged: list[Judged]) -> Features:
-    parts = [each.scores.features for each in judged]
-    return Features(parts[0].names, tuple(block for part in parts for block in part.blocks))
+    """Of gaps and contacts, in the order of the table; NaN where a column is of the other kind."""
+    parts = []
+    for each in judged:
+        parts.append(each.scores.features)
+        parts += [each.joined.touching.features] if each.joined is not None else []
+    names = tuple(dict.fromkeys(name for part in parts for name in part.names))
+    blocks = [partial(_placed, block, part.names, names) for part in parts for block in part.blocks]
+    return Features(names, tuple(blocks))
+
+
+def _placed(
+    block: Callable[[], npt.NDArray[np.float64]], own: tuple[str, ...], names: tuple[str, ...]
+) -> npt.NDArray[np.float64]:
+    rows = block()
+    if own == names:
+        return rows
+    out = np.full((len(rows), len(names)), np.nan)
+    out[:, [names.index(name) for name in own]] = rows
+    return out
 
 
 def _facts(volume: Volume, mark: str) -> dict[str, Any]:
@@ -172,8 +223,10 @@ def _facts(volume: Volume, mark: str) -> dict[str, Any]:
 
 
 def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, Any]:
-    decisions = np.concatenate([each.verdicts.decision for each in judged])
-    stages = np.concatenate([each.scores.stage for each in judged])
+    joined = [each.joined for each in judged if each.joined is not None]
+    verdicts = [each.verdicts for each in judged] + [each.verdicts for each in joined]
+    decisions = np.concatenate([each.decision for each in verdicts])
+    stages = np.concatenate([each.scores.stage for each in judged] + [each.touching.stage for each in joined])
     return {
         "cells": sum(each.found.labels for each in judged),
         "candidates": len(decisions),
@@ -182,12 +235,26 @@ def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, A
         "filled": int((decisions == "fill").sum()),
         "kept": int((decisions == "keep").sum()),
         "review": int((decisions == "review").sum()),
-        "touching_not_judged": sum(each.touching for each in judged),
+        **(
+            _of_contacts(joined) if joined else {"touching_not_judged": sum(each.touching for each in judged)}
+        ),
         "voxels_filled": int((settled.fills.x1 - settled.fills.x0).sum()),
         "voxels_contested": int(settled.contested),
         "ids_lost": [int(label) for _, label in settled.lost.tolist()],
         "units_total": len(units.unit),
         "units_touched": int(units.touched.sum()),
+    }
+
+
+def _of_contacts(judged: list[Judged], joined: list[Joined]) -> dict[str, Any]:
+    """Contacts that nobody judged, and the share of the judged that was filtered out."""
+    if not joined:
+        return {"touching_not_judged": sum(each.touching for each in judged)}
+    pairs = sum(len(each.touching.pairs) for each in joined)
+    kept = sum(int((each.verdicts.decision != "merge").sum()) for each in joined)
+    return {
+        "contacts_too_slight": sum(each.touching.slight for each in joined),
+        "filtration_rate": round(kept / pairs, 4) if pairs else None,
     }
 
 
@@ -200,10 +267,14 @@ def _warnings(volume: Volume, judged: list[Judged], settled: Settled) -> list[st
             held = "only background" if labels == 0 else "only one label"
             lines.append(f"{at}The volume holds {held}: there is nothing to merge.")
         lines += [f"{at}{line}" for line in warnings_of(each.found.health)]
-        strange = int(each.scores.out_of_range.sum())
-        if strange > 20 and 2 * strange > len(each.candidates):
+        beyond, several = each.scores.out_of_range, len(each.candidates)
+        if each.joined is not None:
+            beyond = np.concatenate([beyond, each.joined.touching.pairs.out_of_range])
+            several += len(each.joined.touching.pairs)
+        strange = int(beyond.sum())
+        if strange > 20 and 2 * strange > several:
             lines.append(
-                f"{at}{strange} of {len(each.candidates)} candidates lie far outside what the model was "
+                f"{at}{strange} of {several} candidates lie far outside what the model was "
                 "trained on: review them, or train a model on a few labelled stacks (overseg train)."
             )
     if len(settled.spared):

@@ -65,6 +65,12 @@ class Verdicts:
     old: Labels
     new: Labels
 
+    @classmethod
+    def none(cls) -> Verdicts:
+        """Of no candidates."""
+        nothing = np.zeros(0, np.uint64)
+        return cls(np.zeros(0, "<U6"), np.zeros(0, object), nothing, nothing)
+
     def root(self, labels: Labels) -> Labels:
         """The label that each of `labels` has after the merges."""
         if not len(self.old):
@@ -193,7 +199,7 @@ def _oversized(roots: dict[int, int], layers: Layers, guard: Guard) -> list[tupl
     if not roots:
         return []
     facts = layers.facts(np.array(list(roots), np.uint64))
-    limit = _volume_limit(layers.sizes(), guard)
+    limit = volume_limit(layers.sizes(), guard)
     members: dict[int, list[int]] = {}
     for label, root in sorted(roots.items()):
         members.setdefault(root, []).append(label)
@@ -210,7 +216,8 @@ def _oversized(roots: dict[int, int], layers: Layers, guard: Guard) -> list[tupl
     return found
 
 
-def _volume_limit(voxels: npt.NDArray[np.int64], guard: Guard) -> float | None:
+def volume_limit(voxels: npt.NDArray[np.int64], guard: Guard) -> float | None:
+    """Voxels that a merged cell may have; None where the volume has too few labels to tell."""
     if len(voxels) < guard.least_labels:
         return None
     rank = int(guard.volume_quantile * (len(voxels) - 1))

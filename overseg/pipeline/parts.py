@@ -220,8 +220,11 @@ def part_task(job: Job, part: int, mark: str) -> dict[str, Any]:
     }
     if job.contacts:
         surfaces = views_of(added("surfaces"), columns_of("surfaces", layers.lags))
+        rows = added("contacts")
+        other = layers.part_of(rows[:, 1].view(np.uint64))
         arrays |= {
-            "contacts": added("contacts"),
+            "contacts": rows[np.argsort(other, kind="stable")],
+            "contact_offsets": np.append(0, np.cumsum(np.bincount(other, minlength=layers.parts))),
             "solids": solids_of(found.layers, surfaces, flags).matrix,
         }
     write_sections(path, arrays)

@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,24 +24,24 @@ import numpy as np
 
 from overseg.cluster.limits import give_back
 from overseg.cluster.receipts import file_is_there
-from overseg.errors import ModelError
-from overseg.model import load
+from overseg.kernels.tables import Candidates
 from overseg.pipeline import fills as filling
 from overseg.pipeline import scan as scanning
 from overseg.pipeline.assemble import Judged, put_together
-from overseg.pipeline.decide import Guard, decide
+from overseg.pipeline.decide import Guard, Verdicts, decide
 from overseg.pipeline.device import choose
 from overseg.pipeline.lazy import Limits
+from overseg.pipeline.models import Models
 from overseg.pipeline.parts import TimePoint, reconcile
-from overseg.pipeline.plandata import PlanData
+from overseg.pipeline.plandata import Fills, PlanData, sort_fills
 from overseg.pipeline.reconcile import Box
-from overseg.pipeline.score import score
+from overseg.pipeline.score import Scores, score
 from overseg.pipeline.settle import Settled, settle
+from overseg.pipeline.tilted import join_touching
 from overseg.settings import Settings
 
 if TYPE_CHECKING:
     from overseg.cluster import Executor
-    from overseg.model import Model
     from overseg.pipeline.distances import Device
     from overseg.volume import Volume
 
@@ -87,38 +87,31 @@ def make_plan(
         If the volume cannot be read, the model cannot be loaded, or the work does not fit the workers.
     """
     run = Path(place) / "run"
-    model = _model(settings)
+    models = Models.of(settings)
     card = choose(device, executor)
     clock = _Clock()
     with clock("scan"):
         scanned = scan_volume(volume, settings, executor, run, progress, device)
     box = box_of(volume, settings)
     judged = [
-        _judge(t, scanned, volume, settings, model, executor, run, clock, progress, card)
+        _judge(t, scanned, volume, settings, models, executor, run, clock, progress, card)
         for t in range(volume.n_times)
     ]
     with clock("fill"):
         settled = _fill(judged, volume, settings, box, executor, run, progress)
+    if models.touching is not None:
+        with clock("touching"):
+            for i, each in enumerate(judged):
+                fills = fills_at(settled.fills, each.t)
+                joined = join_touching(
+                    each.found, each.verdicts, fills, volume.voxel_size, box, models.touching, settings,
+                    executor, run, progress,
+                )  # fmt: skip
+                judged[i] = replace(each, joined=joined)
+            settled = replace(settled, fills=_renamed(settled.fills, judged))
     with clock("plan"):
         files = scanned.files[: len(scanned.tasks)]
-        return put_together(volume, settings, model, judged, settled, files, clock.seconds)
-
-
-def _model(settings: Settings) -> Model:
-    """The model in force, if it was trained on what is measured here. Raises `ModelError`."""
-    from overseg.model import features
-
-    model = load(settings.model_name)
-    model.head("paper" if settings.preset == "paper" else "moments")
-    known = {"moments": features.MOMENTS, "full": features.FULL, "paper": features.PAPER}
-    for name, head in model.heads.items():
-        if head.features != known.get(name):
-            raise ModelError(
-                f"the model takes other features than this overseg measures (head {name!r})",
-                where=settings.model_name,
-                remedy="use the overseg that trained it, or train it anew with `overseg train`",
-            )
-    return model
+        return put_together(volume, settings, models.digest, judged, settled, files, clock.seconds)
 
 
 def tasks_hint(volume: Volume, settings: Settings) -> int:
@@ -225,7 +218,7 @@ def _judge(
     scanned: Scanned,
     volume: Volume,
     settings: Settings,
-    model: Model,
+    models: Models,
     executor: Executor,
     run: Path,
     clock: _Clock,
@@ -235,6 +228,9 @@ def _judge(
     """Reconcile, find, score and decide one time point."""
     with clock("reconcile"):
         found = reconcile_volume(scanned, t, volume, settings, executor, run, progress)
+        model = models.gaps
+        if model is None:
+            return Judged(t, found, Candidates.none(), Scores.none(), Verdicts.none(), 0)
         among = found.search()
         candidates = among.candidates
     with clock("score"):
@@ -267,6 +263,21 @@ def _judge(
             by_jaccard=published,
         )
     return Judged(t, found, candidates, scores, verdicts, among.touching)
+
+
+def fills_at(fills: Fills, t: int) -> Fills:
+    """Those of one time point."""
+    here = fills.t == t
+    return Fills(*(column[here] for column in vars(fills).values()))
+
+
+def _renamed(fills: Fills, judged: list[Judged]) -> Fills:
+    """Fills with the labels that their cells have in the end."""
+    new = fills.new.copy()
+    for each in judged:
+        here = fills.t == each.t
+        new[here] = each.groups.root(new[here])
+    return sort_fills(replace(fills, new=new))
 
 
 def _fill(

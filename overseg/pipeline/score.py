@@ -67,6 +67,12 @@ class Scores:
     features: Features
     out_of_range: Bool
 
+    @classmethod
+    def none(cls) -> Scores:
+        """Of no candidates."""
+        nobody = np.zeros(0, bool)
+        return cls(np.zeros(0), np.zeros(0, "<U7"), Features((), ()), nobody)
+
 
 def score(
     candidates: Candidates,

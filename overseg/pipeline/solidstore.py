@@ -28,7 +28,8 @@ class SolidStore:
 
     def contacts(self, part: int) -> Touches:
         """Contacts of which the smaller label, a, belongs to a part; all there are, whatever their labels."""
-        return Touches.of(Sections(self.layers.path(part)).checked("contacts"))
+        touches = Touches.of(Sections(self.layers.path(part)).checked("contacts"))
+        return touches.take(np.lexsort((touches.b, touches.a)))  # on disk they are in order of b's part
 
     def all_of(self, part: int) -> Solids:
         """All labels of a part."""

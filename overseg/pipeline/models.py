@@ -1,0 +1,71 @@
+"""Which models are in force, and whether they were trained on what is measured here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overseg.errors import ModelError
+from overseg.model import features, load
+from overseg.model.touching import TOUCHING
+from overseg.settings import digest
+
+if TYPE_CHECKING:
+    from overseg.model import Model
+    from overseg.settings import Settings
+
+TILTED = "default-tilted"
+_KNOWN = {
+    "moments": features.MOMENTS,
+    "full": features.FULL,
+    "paper": features.PAPER,
+    "touching": TOUCHING,
+}
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a plan.
+
+    Attributes
+    ----------
+    gaps : Model or None
+        Judges splits across missing layers; None where they are not looked for.
+    touching : Model or None
+        Judges labels that touch.
+    """
+
+    gaps: Model | None
+    touching: Model | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Models:
+        """Those in force. Raises `ModelError` where one cannot be used."""
+        gaps = touching = None
+        if settings.kind != "tilted":
+            gaps = _checked(settings.model_name, "paper" if settings.preset == "paper" else "moments")
+        if settings.kind != "gap":
+            own = settings.model != "default" and settings.preset != "paper"
+            # A model of one's own for gaps may know nothing of contacts.
+            known = own and (settings.kind == "tilted" or "touching" in load(settings.model).heads)
+            touching = _checked(settings.model if known else TILTED, "touching")
+        return cls(gaps, touching)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the model; of both together where there are two."""
+        both = [model.digest for model in (self.gaps, self.touching) if model is not None]
+        return both[0] if len(both) == 1 else digest(both)
+
+
+def _checked(name: str, head: str) -> Model:
+    model = load(name)
+    model.head(head)
+    for each, found in model.heads.items():
+        if found.features != _KNOWN.get(each):
+            raise ModelError(
+                f"the model takes other features than this overseg measures (head {each!r})",
+                where=name,
+                remedy="use the overseg that trained it, or train it anew with `overseg train`",
+            )
+    return model
