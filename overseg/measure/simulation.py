@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import InputError
-from overseg.measure.breaking import KINDS, Holes, Voxels, Work, break_cell, padded
+from overseg.measure.breaking import KINDS, Holes, Voxels, Work, break_cell, check, padded, start
 from overseg.measure.truth import Gap, Split, Truth, write_truth
 
-#: A part keeps at least so many layers, a broken mask has at least so many voxels, and a label above this
-#: part of the volume is not taken for a cell.
+#: A part keeps at least so many layers, and a broken mask has at least so many voxels.
 _LEAST_LAYERS = 2
 _LEAST_AREA = 6
-_TOO_LARGE = 0.2
 
 
 class _Pair(NamedTuple):
@@ -76,7 +74,7 @@ def simulate_splits(
         If the array is no label volume, or an option cannot be.
     """
     _check(labels, rate, hard, seed, kinds, gaps, holes)
-    work = _start(labels, background, seed)
+    work = start(labels, background, seed)
     natural = _natural(work, max(gaps))
     splits = _plan_splits(work, rate, kinds, gaps)
     pairs = _open_gaps(work, hard, gaps)
@@ -154,14 +152,7 @@ def _check(
     gaps: Sequence[int],
     holes: str,
 ) -> None:
-    from overseg.volume.arrays import check_array
-
-    check_array(labels)
-    for name, part in (("rate", rate), ("hard", hard)):
-        if not 0 <= part <= 1:
-            raise InputError(f"{name} is {part}", remedy="give a part between 0 and 1")
-    if seed < 0:
-        raise InputError(f"the seed {seed} is negative", remedy="give a seed of zero or above")
+    check(labels, seed, rate=rate, hard=hard)
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown or not kinds:
         raise InputError(f"unknown kinds of split: {unknown or 'none given'}", remedy=f"choose from {KINDS}")
@@ -169,38 +160,6 @@ def _check(
         raise InputError(f"gaps of {tuple(gaps)} layers cannot be made", remedy="give numbers from 1 to 16")
     if holes not in ("exact", "dilated", "jittered"):
         raise InputError(f"unknown holes {holes!r}", remedy="choose exact, dilated or jittered")
-
-
-def _start(labels: Voxels, background: Sequence[int], seed: int) -> Work:
-    import fastremap
-    from scipy import ndimage
-
-    compact, numbers = fastremap.renumber(labels, in_place=False)
-    names = np.zeros(max(numbers.values(), default=0) + 1, np.uint64)
-    for name, number in numbers.items():
-        names[number] = name
-    boxes = {i: box for i, box in enumerate(ndimage.find_objects(compact), 1) if box}
-    barred = [0, *(number for name, number in numbers.items() if name in background and name)]
-    sizes = np.bincount(compact.ravel(), minlength=len(names))
-    barred += [i for i in boxes if sizes[i] > _TOO_LARGE * labels.size and i not in barred]
-    # A split needs at most three fresh labels in each layer of its gap; a wider type costs only memory.
-    top, room = int(labels.max()), 64 * len(boxes)
-    if top + room > np.iinfo(np.int64).max:
-        raise InputError(
-            f"no room for fresh labels above {top}", remedy="relabel the volume with small numbers"
-        )
-    fits = top + room <= np.iinfo(labels.dtype).max
-    return Work(
-        compact,
-        names,
-        labels.astype(labels.dtype if fits else np.min_scalar_type(top + room)),
-        boxes,
-        background=barred,
-        blank=0 if 0 in background or not background else int(background[0]),
-        rng=np.random.default_rng(seed),
-        fresh=top + 1,
-        taken=np.zeros(labels.shape, bool),
-    )
 
 
 def _natural(work: Work, max_gap: int) -> list[_Pair]:
