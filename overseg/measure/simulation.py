@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import InputError
 from overseg.measure.breaking import KINDS, Holes, Voxels, Work, break_cell, check, padded, start
+from overseg.measure.cutting import cut_cells, cut_truth
 from overseg.measure.truth import Gap, Split, Truth, write_truth
 
 #: A part keeps at least so many layers, and a broken mask has at least so many voxels.
@@ -86,6 +87,7 @@ def simulate(
     labels: Any,
     out: str | Path,
     *,
+    kind: Literal["gap", "tilted"] = "gap",
     rate: float = 0.3,
     hard: float = 0.3,
     seed: int = 0,
@@ -105,8 +107,12 @@ def simulate(
     out : str or Path
         A new Zarr array ``NAME.zarr``. The truth goes to the folder ``NAME.truth`` beside it: ``truth.json``,
         ``labels.parquet``, and the unbroken labels as ``labels.zarr``.
-    rate, hard, seed, kinds, gaps, holes, background
-        See `simulate_splits`.
+    kind : {"gap", "tilted"}
+        Whether layers are broken, or cells are cut in parts that touch, by planes of any tilt.
+    rate, seed, background
+        See `simulate_splits`, or for ``tilted`` `overseg.measure.cutting.cut_cells`.
+    hard, kinds, gaps, holes
+        See `simulate_splits`; nothing to ``tilted``.
     label : str, optional
         Which labels of an OME-Zarr image.
     voxel_size : tuple of float, optional
@@ -127,6 +133,8 @@ def simulate(
     from overseg.measure.source import open_source
     from overseg.volume.arrays import store_array
 
+    if kind not in ("gap", "tilted"):
+        raise InputError(f"unknown kind of split {kind!r}", remedy="choose gap or tilted")
     out = Path(out)
     folder = out.with_suffix(".truth")
     for path in (out, folder):
@@ -134,9 +142,13 @@ def simulate(
             raise InputError("the output exists", where=str(path), remedy="choose another name or remove it")
     source = open_source(labels, label, voxel_size)
     whole = source.read_all(copies=6)
-    broken, truth = simulate_splits(
-        whole, rate=rate, hard=hard, seed=seed, kinds=kinds, gaps=gaps, holes=holes, background=background
-    )
+    if kind == "tilted":
+        broken, cuts = cut_cells(whole, source.voxel_size, rate=rate, seed=seed, background=background)
+        truth = cut_truth(broken, cuts, seed)
+    else:
+        broken, truth = simulate_splits(
+            whole, rate=rate, hard=hard, seed=seed, kinds=kinds, gaps=gaps, holes=holes, background=background
+        )
     store_array(out, broken, source.voxel_size)
     write_truth(truth, folder)
     store_array(folder / "labels.zarr", whole, source.voxel_size)
