@@ -9,6 +9,7 @@ from skimage.metrics import variation_of_information
 
 from overseg.errors import InputError
 from overseg.measure import evaluate, generate_tissue, simulate_splits
+from overseg.measure.cutting import Cut, cut_truth
 from overseg.measure.evaluation import contingency
 
 
@@ -86,6 +87,25 @@ def test_splits_and_gaps_of_a_truth_table_are_judged():
         only.splits_repaired < only.splits_joined == only.splits - sum(s.kind == "hole" for s in table.splits)
     )
     assert everything.natural_kept == 0 and everything.hard_kept == 0
+
+
+def test_cuts_are_joined_when_most_of_both_parts_carries_one_label():
+    truth = line(1, 1, 1, 1, 1, 1, 2, 2)
+    broken = line(1, 1, 8, 8, 9, 9, 2, 2)
+    cuts = Cut(1, 1, 8, 30.0, 0.1, False), Cut(1, 8, 9, 0.0, 0.0, True)
+    table = cut_truth(broken, cuts)
+
+    def joined(*labels: int) -> tuple[int | None, int | None]:
+        found = evaluate(line(*labels), truth, broken=broken, table=table)
+        return found.cuts, found.cuts_joined
+
+    assert joined(1, 1, 8, 8, 9, 9, 2, 2) == (2, 0)
+    assert joined(1, 1, 1, 1, 9, 9, 2, 2) == (2, 1)
+    assert joined(5, 5, 5, 5, 5, 5, 2, 2) == (2, 2)
+    assert joined(0, 0, 0, 0, 0, 0, 2, 2) == (2, 0)
+    alone = evaluate(truth, truth, table=table)
+    assert (alone.cuts, alone.cuts_joined) == (2, None)
+    assert evaluate(truth, truth, broken=broken, table=cut_truth(broken, ())).cuts is None
 
 
 def test_empty_volumes_have_nothing_to_score():

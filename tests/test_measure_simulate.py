@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from overseg.errors import InputError
 from overseg.kernels.scan import scan_array
-from overseg.measure import evaluate, generate_tissue, read_truth, simulate, simulate_splits
+from overseg.measure import cut_cells, evaluate, generate_tissue, read_truth, simulate, simulate_splits
 from overseg.measure.simulation import KINDS
 from overseg.pipeline.candidates import find_candidates
 
@@ -148,6 +150,36 @@ def test_volume_and_truth_come_back_from_disk(tissue, tmp_path):
     assert undone.natural_kept == undone.natural and undone.hard_kept == undone.hard
     left = evaluate(tmp_path / "cells.zarr", tmp_path / "cells.truth")
     assert left.splits_repaired == 0 and left.mean_ap < 1
+
+
+def test_cuts_and_their_truth_come_back_from_disk(tissue, tmp_path):
+    options = {"voxel_size": (2.0, 1.0, 1.0), "seed": 4}
+    truth = simulate(tissue, tmp_path / "cells.zarr", kind="tilted", **options)
+    assert truth.cuts == cut_cells(tissue, **options)[1] and not truth.splits
+    again = read_truth(tmp_path / "cells.truth")
+    assert again.cuts == truth.cuts and again.seed == 4
+    assert np.array_equal(again.label, truth.label) and np.array_equal(again.true, truth.true)
+    names = {"truth": tmp_path / "cells.truth", "broken": tmp_path / "cells.zarr"}
+    left = evaluate(tmp_path / "cells.zarr", **names)
+    assert (left.cuts, left.cuts_joined, left.merges_right) == (len(truth.cuts), 0, 0)
+    undone = evaluate(tmp_path / "cells.truth/labels.zarr", **names)
+    assert undone.cuts_joined == undone.cuts == undone.merges_right
+    assert undone.merges_wrong == 0 and undone.voi_split == pytest.approx(0)
+
+
+def test_a_truth_without_cuts_is_read_as_ever(tissue, tmp_path):
+    simulate(tissue, tmp_path / "cells.zarr", seed=4)
+    path = tmp_path / "cells.truth/truth.json"
+    content = json.loads(path.read_text())
+    assert content.pop("cuts") == []
+    path.write_text(json.dumps(content))
+    assert read_truth(tmp_path / "cells.truth").cuts == ()
+
+
+def test_an_unknown_kind_is_refused(tissue, tmp_path):
+    with pytest.raises(InputError, match="odd"):
+        simulate(tissue, tmp_path / "cells.zarr", kind="odd")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_truth_is_refused(tissue, tmp_path):

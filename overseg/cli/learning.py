@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,10 +29,16 @@ def register(app: typer.Typer) -> None:
 def simulate(
     labels: Annotated[str, typer.Argument(help="Any labelled volume; it is not changed.", metavar="LABELS")],
     out: Annotated[str, typer.Argument(help="A new Zarr; the truth goes beside it.", metavar="OUT")],
+    kind: Annotated[
+        Literal["gap", "tilted"],
+        typer.Option(help="Break layers, or cut cells in parts that touch, by planes of any tilt."),
+    ] = "gap",
     rate: Annotated[float, typer.Option(help="Part of the cells that is broken, 0 to 1.", metavar="P")] = 0.3,
     hard: Annotated[
         float,
-        typer.Option(help="Part of the stacked pairs between which a gap is opened, 0 to 1.", metavar="P"),
+        typer.Option(
+            help="For gaps: part of the stacked pairs that one is opened between, 0 to 1.", metavar="P"
+        ),
     ] = 0.3,
     seed: Seed = 0,
     **options: Any,
@@ -41,18 +47,21 @@ def simulate(
     from overseg.measure import simulate
 
     given = {name: value for name, value in options.items() if value is not None}
-    truth = simulate(labels, out, rate=rate, hard=hard, seed=seed, **given)
+    truth = simulate(labels, out, kind=kind, rate=rate, hard=hard, seed=seed, **given)
     beside = Path(out).with_suffix(".truth")
-    said = {
-        "volume": out,
-        "truth": str(beside),
-        "splits": len(truth.splits),
-        "natural_gaps": len(truth.natural),
-        "hard_gaps": len(truth.hard),
-    }
-    following = text.steps(
-        ("correct it", text.line("correct", out)), ("score the result", text.line("evaluate", out, beside))
-    )
+    said: dict[str, Any] = {"volume": out, "truth": str(beside)}
+    if kind == "tilted":
+        said["cuts"] = len(truth.cuts)
+        # Which parts were joined shows only beside the volume as it was broken.
+        fixed = Path(out).with_suffix(".fixed.zarr")
+        correct = text.line("correct", out, "--kind", kind, "--output", fixed)
+        score = text.line("evaluate", fixed, beside, "--broken", out)
+    else:
+        said["splits"] = len(truth.splits)
+        said["natural_gaps"] = len(truth.natural)
+        said["hard_gaps"] = len(truth.hard)
+        correct, score = text.line("correct", out), text.line("evaluate", out, beside)
+    following = text.steps(("correct it", correct), ("score the result", score))
     return Answer(said, text.facts(said) + following)
 
 
@@ -84,7 +93,10 @@ def evaluate(
     truth: Annotated[str, typer.Argument(help="The true labels, or a NAME.truth folder.", metavar="TRUTH")],
     broken: Annotated[
         str | None,
-        typer.Option(help="The segmentation before, to count right and wrong merges.", metavar="VOLUME"),
+        typer.Option(
+            help="The segmentation before, to count merges and cuts joined.",
+            metavar="VOLUME",
+        ),
     ] = None,
     **options: Any,
 ) -> Answer:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "cut_cells": "cutting",
     "evaluate": "evaluation",
     "Evaluation": "evaluation",
     "simulate": "simulation",
@@ -19,6 +20,7 @@ _HOMES = {
 __all__ = [
     "Evaluation",
     "Truth",
+    "cut_cells",
     "evaluate",
     "generate_tissue",
     "read_truth",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from overseg.measure.cutting import cut_cells
     from overseg.measure.evaluation import Evaluation, evaluate
     from overseg.measure.simulation import simulate, simulate_splits
     from overseg.measure.tissue import generate_tissue

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from overseg.errors import InputError
 from overseg.measure.truth import Split
 
 #: What may happen to a mask in the gap: it is missing; a neighbour takes it; several neighbours share it;
 #: noise lies in it; half of it stays under a third label; all of it does; it is missing and both parts keep
 #: one label.
 KINDS = ("missing", "swallowed", "shared", "noise", "half", "stray", "hole")
+
+#: A label above this part of the volume is not taken for a cell.
+_TOO_LARGE = 0.2
 
 Holes = Literal["exact", "dilated", "jittered"]
 Box = tuple[slice, slice, slice]
@@ -40,6 +45,58 @@ class Work:
         self.owner[self.fresh] = int(self.names[cell])
         self.fresh += 1
         return self.fresh - 1
+
+
+def check(labels: Voxels, seed: int, **parts: float) -> None:
+    """Refuse what is no label volume, negative seeds, and named parts that are not between 0 and 1."""
+    from overseg.volume.arrays import check_array
+
+    check_array(labels)
+    for name, part in parts.items():
+        if not 0 <= part <= 1:
+            raise InputError(f"{name} is {part}", remedy="give a part between 0 and 1")
+    if seed < 0:
+        raise InputError(f"the seed {seed} is negative", remedy="give a seed of zero or above")
+
+
+def start(labels: Voxels, background: Sequence[int], seed: int) -> Work:
+    """A simulation with nothing broken yet; `labels` stay as they are.
+
+    Raises
+    ------
+    InputError
+        If no larger labels than those of the volume are left.
+    """
+    import fastremap
+    from scipy import ndimage
+
+    compact, numbers = fastremap.renumber(labels, in_place=False)
+    names = np.zeros(max(numbers.values(), default=0) + 1, np.uint64)
+    for name, number in numbers.items():
+        names[number] = name
+    boxes = {i: box for i, box in enumerate(ndimage.find_objects(compact), 1) if box}
+    barred = [0, *(number for name, number in numbers.items() if name in background and name)]
+    sizes = np.bincount(compact.ravel(), minlength=len(names))
+    barred += [i for i in boxes if sizes[i] > _TOO_LARGE * labels.size and i not in barred]
+    # A split takes at most three fresh labels in each layer of its gap, a cut cell two; a wider type
+    # costs only memory.
+    top, room = int(labels.max()), 64 * len(boxes)
+    if top + room > np.iinfo(np.int64).max:
+        raise InputError(
+            f"no room for fresh labels above {top}", remedy="relabel the volume with small numbers"
+        )
+    fits = top + room <= np.iinfo(labels.dtype).max
+    return Work(
+        compact,
+        names,
+        labels.astype(labels.dtype if fits else np.min_scalar_type(top + room)),
+        boxes,
+        background=barred,
+        blank=0 if 0 in background or not background else int(background[0]),
+        rng=np.random.default_rng(seed),
+        fresh=top + 1,
+        taken=np.zeros(labels.shape, bool),
+    )
 
 
 def padded(work: Work, cell: int, z0: int, z1: int) -> Box:

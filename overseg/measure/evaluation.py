@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from overseg.errors import InputError
 from overseg.measure.source import Source, open_source
-from overseg.measure.truth import Split, Truth, read_truth
+from overseg.measure.truth import Cut, Split, Truth, read_truth
 
 THRESHOLDS = (0.25, 0.5, 0.75)
 
@@ -63,6 +64,9 @@ class Evaluation:
         and those whose layers between carry it as well, in most of the true cell's voxels.
     natural, natural_kept, hard, hard_kept : int or None
         With a truth table: pairs of different cells across gaps, and those still apart.
+    cuts, cuts_joined : int or None
+        With a truth table that has any: cuts through cells; and with `broken` those whose two parts carry
+        one label, each by most of its voxels.
     """
 
     cells: int
@@ -80,6 +84,8 @@ class Evaluation:
     natural_kept: int | None = None
     hard: int | None = None
     hard_kept: int | None = None
+    cuts: int | None = None
+    cuts_joined: int | None = None
 
 
 def evaluate(
@@ -94,7 +100,7 @@ def evaluate(
     truth : the same, or a folder ``NAME.truth`` of `overseg simulate`
         The true cells. Such a folder brings its table of splits.
     broken : the same, optional
-        The segmentation before it was corrected, to count merges.
+        The segmentation before it was corrected, to count merges, and cuts that were joined.
     table : Truth, optional
         What was broken, where `truth` does not bring it.
     label : str, optional
@@ -139,6 +145,10 @@ def evaluate(
             _add(origins, old, target)
     merges = _merges(pieces, origins) if before is not None else (None, None)
     verdicts = _verdicts(ours, true, table) if table is not None else {}
+    if table is not None and table.cuts:
+        verdicts["cuts"] = len(table.cuts)
+        if before is not None:
+            verdicts["cuts_joined"] = _joined(pieces, table.cuts)
     found = _agreement(meetings) | verdicts | {"merges_right": merges[0], "merges_wrong": merges[1]}
     return Evaluation(**found)
 
@@ -247,6 +257,12 @@ def _merges(pieces: Counts, origins: Counts) -> tuple[int, int]:
     right = sum(len(group) - len(set(group)) for group in groups.values())
     wrong = sum(len(set(group)) - 1 for group in groups.values())
     return right, wrong
+
+
+def _joined(pieces: Counts, cuts: Sequence[Cut]) -> int:
+    """Cuts whose parts carry one label."""
+    now = _most(pieces)
+    return sum(now.get(cut.kept, 0) == now.get(cut.new, 0) != 0 for cut in cuts)
 
 
 def _verdicts(ours: Source, true: Source, table: Truth) -> dict[str, int]:

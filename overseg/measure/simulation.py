@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import InputError
-from overseg.measure.breaking import KINDS, Holes, Voxels, Work, break_cell, padded
+from overseg.measure.breaking import KINDS, Holes, Voxels, Work, break_cell, check, padded, start
+from overseg.measure.cutting import cut_cells, cut_truth
 from overseg.measure.truth import Gap, Split, Truth, write_truth
 
-#: A part keeps at least so many layers, a broken mask has at least so many voxels, and a label above this
-#: part of the volume is not taken for a cell.
+#: A part keeps at least so many layers, and a broken mask has at least so many voxels.
 _LEAST_LAYERS = 2
 _LEAST_AREA = 6
-_TOO_LARGE = 0.2
 
 
 class _Pair(NamedTuple):
@@ -76,7 +75,7 @@ def simulate_splits(
         If the array is no label volume, or an option cannot be.
     """
     _check(labels, rate, hard, seed, kinds, gaps, holes)
-    work = _start(labels, background, seed)
+    work = start(labels, background, seed)
     natural = _natural(work, max(gaps))
     splits = _plan_splits(work, rate, kinds, gaps)
     pairs = _open_gaps(work, hard, gaps)
@@ -88,6 +87,7 @@ def simulate(
     labels: Any,
     out: str | Path,
     *,
+    kind: Literal["gap", "tilted"] = "gap",
     rate: float = 0.3,
     hard: float = 0.3,
     seed: int = 0,
@@ -107,8 +107,12 @@ def simulate(
     out : str or Path
         A new Zarr array ``NAME.zarr``. The truth goes to the folder ``NAME.truth`` beside it: ``truth.json``,
         ``labels.parquet``, and the unbroken labels as ``labels.zarr``.
-    rate, hard, seed, kinds, gaps, holes, background
-        See `simulate_splits`.
+    kind : {"gap", "tilted"}
+        Whether layers are broken, or cells are cut in parts that touch, by planes of any tilt.
+    rate, seed, background
+        See `simulate_splits`, or for ``tilted`` `overseg.measure.cutting.cut_cells`.
+    hard, kinds, gaps, holes
+        See `simulate_splits`; nothing to ``tilted``.
     label : str, optional
         Which labels of an OME-Zarr image.
     voxel_size : tuple of float, optional
@@ -129,6 +133,8 @@ def simulate(
     from overseg.measure.source import open_source
     from overseg.volume.arrays import store_array
 
+    if kind not in ("gap", "tilted"):
+        raise InputError(f"unknown kind of split {kind!r}", remedy="choose gap or tilted")
     out = Path(out)
     folder = out.with_suffix(".truth")
     for path in (out, folder):
@@ -136,9 +142,13 @@ def simulate(
             raise InputError("the output exists", where=str(path), remedy="choose another name or remove it")
     source = open_source(labels, label, voxel_size)
     whole = source.read_all(copies=6)
-    broken, truth = simulate_splits(
-        whole, rate=rate, hard=hard, seed=seed, kinds=kinds, gaps=gaps, holes=holes, background=background
-    )
+    if kind == "tilted":
+        broken, cuts = cut_cells(whole, source.voxel_size, rate=rate, seed=seed, background=background)
+        truth = cut_truth(broken, cuts, seed)
+    else:
+        broken, truth = simulate_splits(
+            whole, rate=rate, hard=hard, seed=seed, kinds=kinds, gaps=gaps, holes=holes, background=background
+        )
     store_array(out, broken, source.voxel_size)
     write_truth(truth, folder)
     store_array(folder / "labels.zarr", whole, source.voxel_size)
@@ -154,14 +164,7 @@ def _check(
     gaps: Sequence[int],
     holes: str,
 ) -> None:
-    from overseg.volume.arrays import check_array
-
-    check_array(labels)
-    for name, part in (("rate", rate), ("hard", hard)):
-        if not 0 <= part <= 1:
-            raise InputError(f"{name} is {part}", remedy="give a part between 0 and 1")
-    if seed < 0:
-        raise InputError(f"the seed {seed} is negative", remedy="give a seed of zero or above")
+    check(labels, seed, rate=rate, hard=hard)
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown or not kinds:
         raise InputError(f"unknown kinds of split: {unknown or 'none given'}", remedy=f"choose from {KINDS}")
@@ -169,38 +172,6 @@ def _check(
         raise InputError(f"gaps of {tuple(gaps)} layers cannot be made", remedy="give numbers from 1 to 16")
     if holes not in ("exact", "dilated", "jittered"):
         raise InputError(f"unknown holes {holes!r}", remedy="choose exact, dilated or jittered")
-
-
-def _start(labels: Voxels, background: Sequence[int], seed: int) -> Work:
-    import fastremap
-    from scipy import ndimage
-
-    compact, numbers = fastremap.renumber(labels, in_place=False)
-    names = np.zeros(max(numbers.values(), default=0) + 1, np.uint64)
-    for name, number in numbers.items():
-        names[number] = name
-    boxes = {i: box for i, box in enumerate(ndimage.find_objects(compact), 1) if box}
-    barred = [0, *(number for name, number in numbers.items() if name in background and name)]
-    sizes = np.bincount(compact.ravel(), minlength=len(names))
-    barred += [i for i in boxes if sizes[i] > _TOO_LARGE * labels.size and i not in barred]
-    # A split needs at most three fresh labels in each layer of its gap; a wider type costs only memory.
-    top, room = int(labels.max()), 64 * len(boxes)
-    if top + room > np.iinfo(np.int64).max:
-        raise InputError(
-            f"no room for fresh labels above {top}", remedy="relabel the volume with small numbers"
-        )
-    fits = top + room <= np.iinfo(labels.dtype).max
-    return Work(
-        compact,
-        names,
-        labels.astype(labels.dtype if fits else np.min_scalar_type(top + room)),
-        boxes,
-        background=barred,
-        blank=0 if 0 in background or not background else int(background[0]),
-        rng=np.random.default_rng(seed),
-        fresh=top + 1,
-        taken=np.zeros(labels.shape, bool),
-    )
 
 
 def _natural(work: Work, max_gap: int) -> list[_Pair]:

@@ -59,6 +59,33 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """One cut through a cell, whose parts touch. A cell in three pieces has two, one after the other.
+
+    Attributes
+    ----------
+    true : int
+        The cell's label before.
+    kept, new : int
+        Labels of the two parts now. The cut went through `kept`; the part behind it, further along the
+        plane's normal and so with greater z, became `new`.
+    tilt : float
+        Degrees between the plane's normal and z, in physical space, 0 .. 90.
+    roughness : float
+        Height of the plane's waves, in the equivalent radius of what was cut.
+    flat : bool
+        Whether the cut goes exactly between two layers.
+    """
+
+    true: int
+    kept: int
+    new: int
+    tilt: float
+    roughness: float
+    flat: bool
+
+
+@dataclass(frozen=True)
 class Truth:
     """Everything needed to judge a correction of a volume with known splits.
 
@@ -76,6 +103,8 @@ class Truth:
         Pairs of different, touching cells between which layers were blanked.
     seed : int
         Seed of the simulation.
+    cuts : tuple of Cut
+        Cuts whose parts touch, in the order in which they were made.
     """
 
     label: Labels
@@ -84,6 +113,7 @@ class Truth:
     natural: tuple[Gap, ...]
     hard: tuple[Gap, ...]
     seed: int
+    cuts: tuple[Cut, ...] = ()
 
     def true_of(self, labels: npt.ArrayLike) -> Labels:
         """True cells of labels of the broken volume.
@@ -132,6 +162,7 @@ def write_truth(truth: Truth, folder: str | Path) -> Path:
         "splits": [asdict(split) for split in truth.splits],
         "natural": [asdict(gap) for gap in truth.natural],
         "hard": [asdict(gap) for gap in truth.hard],
+        "cuts": [asdict(cut) for cut in truth.cuts],
     }
     (folder / "truth.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return folder
@@ -173,6 +204,7 @@ def read_truth(folder: str | Path) -> Truth:
             natural=tuple(Gap(**row) for row in content["natural"]),
             hard=tuple(Gap(**row) for row in content["hard"]),
             seed=int(content["seed"]),
+            cuts=tuple(Cut(**row) for row in content.get("cuts", ())),
         )
     except FileNotFoundError:
         raise InputError("there is no truth table here", where=str(folder), remedy=remedy) from None

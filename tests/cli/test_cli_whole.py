@@ -68,3 +68,16 @@ def test_refusals_before_anything_is_written(tmp_path: Path) -> None:
     assert str(tmp_path / "nothing.zarr") in missing["where"]
     assert run("verify", tmp_path / "nothing.overseg", code=1)["error"]["remedy"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cells_that_were_cut_are_told_and_judged(tmp_path: Path) -> None:
+    cells, broken, truth = (tmp_path / name for name in ("cells.zarr", "broken.zarr", "broken.truth"))
+    tissue = generate_tissue((24, 64, 64), n_cells=30, seed=3)
+    zarr.create_array(cells, data=tissue, chunks=(12, 48, 48))
+    words = ("--kind", "tilted", "--voxel-size", 1, 1, 1)
+    told = run("simulate", cells, broken, *words)
+    assert told["cuts"] > 0 and "splits" not in told
+    judged = run("evaluate", truth / "labels.zarr", truth, "--broken", broken)
+    assert judged["cuts"] == judged["cuts_joined"] == judged["merges_right"] == told["cuts"]
+    lines = said("simulate", cells, tmp_path / "other.zarr", *words)
+    assert "--kind tilted" in lines and "--broken" in lines
