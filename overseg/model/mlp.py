@@ -23,7 +23,7 @@ from overseg.errors import ModelError
 Float = npt.NDArray[np.float64]
 
 VERSION = 1
-SHIPPED = ("default", "paper")
+SHIPPED = ("default", "default-tilted", "paper")
 
 #: What of a card decides the answers; the rest tells about the training.
 _SEMANTIC = ("version", "candidate_rule", "threshold", "review_from", "heads")
@@ -202,7 +202,8 @@ def load(name_or_path: str | Path = "default") -> Model:
     Parameters
     ----------
     name_or_path : str or Path
-        ``default``, ``paper``, or a ``.safetensors`` file with its card ``.json`` beside it.
+        ``default``, ``default-tilted``, ``paper``, or a ``.safetensors`` file with its card ``.json``
+        beside it.
 
     Returns
     -------

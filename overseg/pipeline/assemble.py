@@ -235,9 +235,7 @@ def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, A
         "filled": int((decisions == "fill").sum()),
         "kept": int((decisions == "keep").sum()),
         "review": int((decisions == "review").sum()),
-        **(
-            _of_contacts(joined) if joined else {"touching_not_judged": sum(each.touching for each in judged)}
-        ),
+        **_of_contacts(judged, joined),
         "voxels_filled": int((settled.fills.x1 - settled.fills.x0).sum()),
         "voxels_contested": int(settled.contested),
         "ids_lost": [int(label) for _, label in settled.lost.tolist()],
