@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,18 +10,27 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.bodies import Neighbours
+from overseg.kernels.groups import Groups
 from overseg.kernels.solids import Touches, touch_array
 from overseg.kernels.tables import Labels
 from overseg.measure import calibrate
 from overseg.measure.cutting import Cut, cut_cells
 from overseg.measure.examples import Examples, Triple, views
-from overseg.measure.training import Trained, fit_left_out
+from overseg.measure.training import Trained, fit_left_out, some_rows
+from overseg.model.across import ACROSS
 from overseg.model.mlp import Float
 from overseg.model.touching import TOUCHING, touching_features
+from overseg.pipeline.across import Kind, measured_across
+from overseg.pipeline.closer import looks, sights
 from overseg.pipeline.graph import candidates_among
+from overseg.pipeline.plandata import Fills
 
 Voxels = npt.NDArray[Any]
+Measure = Callable[["Contacts", npt.NDArray[np.int64]], Float]
 Tissues = Sequence[Sequence[tuple[Voxels, Triple]]]
+
+#: About how many examples the second stage gets: its features are dear.
+_CLOSER_ROWS = 8000
 
 #: A label of more than this part of a volume is background that nobody marked.
 _TOO_LARGE = 0.2
@@ -75,10 +84,6 @@ class Contacts:
         """Whether each contact is between two cells of which neither was cut."""
         cut = np.unique(np.array([[each.true, each.new] for each in self.cuts], np.uint64))
         return ~(np.isin(self.pairs.a, cut) | np.isin(self.pairs.b, cut))
-
-    def features(self) -> Float:
-        """Of all candidates."""
-        return touching_features(self.around, self.pairs.a, self.pairs.b, self.voxel_size, self.box)
 
 
 def cut_and_look(labels: Voxels, voxel_size: Triple, seed: int, **options: Any) -> Contacts:
@@ -136,24 +141,80 @@ def contact_cases(
                     seed += 1
 
 
-def collect_contacts(tissues: Tissues, *, seed: int, repeats: int) -> Examples:
-    """Features and truth of all candidates of all cases."""
+def collect_contacts(
+    tissues: Tissues,
+    measure: Measure,
+    *,
+    seed: int,
+    repeats: int,
+    keep: npt.NDArray[np.bool_] | None = None,
+) -> Examples:
+    """Features and truth of the candidates of all cases.
+
+    Parameters
+    ----------
+    tissues, seed, repeats
+        As of `contact_cases`.
+    measure : callable
+        Gives the features of a `Contacts` for some rows of its candidates.
+    keep : ndarray of bool, optional
+        Which of the rows that a call without it gives are wanted.
+
+    Returns
+    -------
+    Examples
+    """
     rows: list[tuple[npt.NDArray[Any], ...]] = []
     cells = np.zeros(len(tissues), np.int64)
     for number, (group, case) in enumerate(contact_cases(tissues, seed=seed, repeats=repeats)):
-        n = len(case.pairs)
-        places = np.full(n, group, np.int64), np.full(n, number, np.int64)
-        rows.append((case.features(), case.same_cell(), case.natural(), *places))
+        known = np.arange(len(case.pairs))
+        if keep is not None:
+            known, keep = known[keep[: len(known)]], keep[len(known) :]
+        places = np.full(len(known), group, np.int64), np.full(len(known), number, np.int64)
+        rows.append((measure(case, known), case.same_cell()[known], case.natural()[known], *places))
         cells[group] += case.cells - len({cut.true for cut in case.cuts})
     features, same, natural, groups, numbers = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     return Examples(features, same, natural, groups, numbers, cells)
 
 
+def touching_of(case: Contacts, rows: npt.NDArray[np.int64]) -> Float:
+    """Features of the first stage of some candidates of a case."""
+    pairs = case.pairs.take(rows)
+    return touching_features(case.around, pairs.a, pairs.b, case.voxel_size, case.box)
+
+
+def across_of(case: Contacts, rows: npt.NDArray[np.int64]) -> Float:
+    """Features of both stages of some candidates of a case."""
+    return np.concatenate([touching_of(case, rows), seen_across(case, rows, "tilted")], axis=1)
+
+
+def seen_across(case: Contacts, rows: npt.NDArray[np.int64], kind: Kind) -> Float:
+    """What some candidates of a case look like across their contact."""
+    pairs, shape = case.pairs.take(rows), case.broken.shape
+    seen = sights(pairs, case.around.solids, case.voxel_size, (shape[0], shape[1], shape[2]))
+    wanted = list(looks(pairs.a, pairs.b, seen, Groups.none(), Fills.none()))
+    return measured_across(case.broken.__getitem__, wanted, kind, case.voxel_size)
+
+
 def train_touching(tissues: Tissues, *, seed: int, repeats: int, epochs: int) -> Trained:
-    """A head of contacts, and for each tissue one that has not seen it."""
-    examples = collect_contacts(tissues, seed=seed, repeats=repeats)
-    head, folds, unseen = fit_left_out(examples, TOUCHING, seed=seed, epochs=epochs)
+    """Heads of both stages; the second goes on from the first with what that is unsure of."""
+    examples = collect_contacts(tissues, touching_of, seed=seed, repeats=repeats)
+    first, first_folds, unseen = fit_left_out(examples, TOUCHING, seed=seed, epochs=epochs)
     low, high = calibrate.SURE_LOW, calibrate.SURE_HIGH
-    heads = [{"touching": replace(each, sure_low=low, sure_high=high)} for each in (head, *folds)]
-    facts = {"candidate_rule": "contacts"}
-    return Trained(heads[0], tuple(heads[1:]), unseen, examples, facts)
+    # A wider band than is asked later, since the unsure ones alone are few; their features are dear.
+    wide = (unseen > 0.3 * low) & (unseen < 1 - 0.3 * (1 - high))
+    keep = wide & some_rows(len(wide), int(wide.sum()) / _CLOSER_ROWS, seed)
+    starts = first, *first_folds
+    closer = collect_contacts(tissues, across_of, seed=seed, repeats=repeats, keep=keep)
+    second, second_folds, seen = fit_left_out(
+        closer, TOUCHING + ACROSS, seed=seed, epochs=2 * epochs, starts=starts
+    )
+    both = unseen.copy()
+    both[keep] = np.where((unseen[keep] > low) & (unseen[keep] < high), seen, unseen[keep])
+    pairs = zip(starts, (second, *second_folds), strict=True)
+    heads = [{"touching": replace(one, sure_low=low, sure_high=high), "across": two} for one, two in pairs]
+    facts = {
+        "candidate_rule": "contacts",
+        "asked_second_stage": round(float(((unseen > low) & (unseen < high)).mean()), 4),
+    }
+    return Trained(heads[0], tuple(heads[1:]), both, examples, facts)

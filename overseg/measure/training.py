@@ -136,7 +136,7 @@ def train_two_stages(groups: Tissues, *, seed: int, repeats: int, max_gap: int, 
     low, high = calibrate.SURE_LOW, calibrate.SURE_HIGH
     # A wider band than is asked later, since the unsure ones alone are few; their features are dear.
     wide = (unseen > 0.3 * low) & (unseen < 1 - 0.3 * (1 - high))
-    keep = wide & _some(len(wide), int(wide.sum()) / _CLOSER_ROWS, seed)
+    keep = wide & some_rows(len(wide), int(wide.sum()) / _CLOSER_ROWS, seed)
     starts = first, *first_folds
     second, second_folds, closer = fit_left_out(
         collect(again(), full_of, keep), FULL, seed=seed, epochs=epochs, starts=starts
@@ -161,14 +161,14 @@ def train_published(groups: Tissues, *, seed: int, repeats: int, max_gap: int, e
 
     everything = collect(again(), lambda case, rows: np.empty((len(rows), 0)))
     every = len(everything.same) / _PUBLISHED_ROWS
-    examples = collect(again(), paper_of, _some(len(everything.same), every, seed))
+    examples = collect(again(), paper_of, some_rows(len(everything.same), every, seed))
     head, folds, unseen = fit_left_out(examples, PAPER, seed=seed, epochs=epochs, by_class=PAPER_CLASSES)
     examples = replace(examples, cells=(everything.cells / max(every, 1)).astype(np.int64))
     facts = {"candidate_rule": "paper", "max_gap": 1}
     return Trained({"paper": head}, tuple({"paper": fold} for fold in folds), unseen, examples, facts)
 
 
-def _some(n: int, every: float, seed: int) -> npt.NDArray[np.bool_]:
+def some_rows(n: int, every: float, seed: int) -> npt.NDArray[np.bool_]:
     """One row in `every`, at random."""
     chosen: npt.NDArray[np.bool_] = np.random.default_rng(seed).random(n) * every < 1
     return chosen

@@ -129,7 +129,7 @@ def _with(file: Sections, part: int) -> Int:
     return rows
 
 
-def candidates_among(touches: Touches, solids: Solids, voxel_size: Triple) -> Bool:
+def candidates_among(touches: Touches, solids: Solids, voxel_size: Triple, slight: bool = False) -> Bool:
     """Which contacts may lie within one cell: large enough, and between two labels that may be cells.
 
     Parameters
@@ -139,6 +139,8 @@ def candidates_among(touches: Touches, solids: Solids, voxel_size: Triple) -> Bo
         Holds both labels of all contacts.
     voxel_size : tuple of float
         (z, y, x).
+    slight : bool
+        Also those that are a small part of either surface.
 
     Returns
     -------
@@ -148,4 +150,4 @@ def candidates_among(touches: Touches, solids: Solids, voxel_size: Triple) -> Bo
     surface, area = areas_of(solids.faces, voxel_size), areas_of(touches.faces, voxel_size)
     barred = (solids.flags & (TOO_LARGE | BACKGROUND_LIKE)) > 0
     enough = LEAST_PART * area >= np.minimum(surface[one], surface[two])
-    return np.asarray(enough & ~barred[one] & ~barred[two], bool)
+    return np.asarray((enough | slight) & ~barred[one] & ~barred[two], bool)

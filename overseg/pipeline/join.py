@@ -31,7 +31,7 @@ def join(
     guard: Guard | None,
     limit: float | None,
     voxels: Callable[[Labels], Int],
-    rescore: Rescore,
+    rescore: Rescore | None,
 ) -> Verdicts:
     """Decisions for all touching pairs of one time point.
 
@@ -48,8 +48,9 @@ def join(
         Voxels that a group may have; None for no limit.
     voxels : callable
         Voxels of labels, sorted and each once.
-    rescore : callable
-        Judges two groups of labels, given as their members, with the sums of their moments and contacts.
+    rescore : callable, optional
+        Judges two groups of labels, given as their members, with the sums of their moments and contacts; None
+        to let every chain be, as published.
 
     Returns
     -------
@@ -67,7 +68,7 @@ def join(
             reason[row] = "one cell: both belong to one group"
             continue
         said = _objection(one, two, sizes, guard, limit)
-        if said is None and len(one) + len(two) > 2:
+        if said is None and rescore is not None and len(one) + len(two) > 2:
             p = rescore(np.array(sorted(one), np.uint64), np.array(sorted(two), np.uint64))
             said = None if p >= threshold else "the parts together do not look like one cell"
         if said is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from overseg.errors import ModelError
 from overseg.model import features, load
+from overseg.model.across import ACROSS
 from overseg.model.touching import TOUCHING
 from overseg.settings import digest
 
@@ -20,6 +21,7 @@ _KNOWN = {
     "full": features.FULL,
     "paper": features.PAPER,
     "touching": TOUCHING,
+    "across": TOUCHING + ACROSS,
 }
 
 
@@ -45,10 +47,12 @@ class Models:
         if settings.kind != "tilted":
             gaps = _checked(settings.model_name, "paper" if settings.preset == "paper" else "moments")
         if settings.kind != "gap":
-            own = settings.model != "default" and settings.preset != "paper"
+            published = settings.preset == "paper"
+            own = settings.model != "default" and not published
             # A model of one's own for gaps may know nothing of contacts.
             known = own and (settings.kind == "tilted" or "touching" in load(settings.model).heads)
-            touching = _checked(settings.model if known else TILTED, "touching")
+            name = "paper" if published else settings.model if known else TILTED
+            touching = _checked(name, "paper" if published else "touching")
         return cls(gaps, touching)
 
     @property

@@ -104,7 +104,7 @@ def make_plan(
             for i, each in enumerate(judged):
                 fills = fills_at(settled.fills, each.t)
                 joined = join_touching(
-                    each.found, each.verdicts, fills, volume.voxel_size, box, models.touching, settings,
+                    each.found, each.verdicts, fills, volume, box, models.touching, settings,
                     executor, run, progress,
                 )  # fmt: skip
                 judged[i] = replace(each, joined=joined)

@@ -61,6 +61,12 @@ class Fills:
     x1: Int
     new: Labels
 
+    @classmethod
+    def none(cls) -> Fills:
+        """No runs."""
+        nothing = np.zeros(0, np.int64)
+        return cls(nothing, nothing, nothing, nothing, nothing, nothing.astype(np.uint64))
+
 
 @dataclass(frozen=True)
 class Units:

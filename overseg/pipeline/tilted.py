@@ -4,29 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from overseg.kernels.groups import Groups, grouped, run_sums
 from overseg.kernels.solids import Solids
-from overseg.kernels.tables import Int, Labels
-from overseg.model.touching import touching_features
+from overseg.kernels.tables import Bool, Int, Labels
+from overseg.model.across import ACROSS, with_penalty
+from overseg.model.features import PAPER
+from overseg.model.mlp import Head
+from overseg.model.touching import TOUCHING, touching_features
+from overseg.pipeline.across import Kind
 from overseg.pipeline.decide import Guard, Verdicts, volume_limit
 from overseg.pipeline.graph import Graph
 from overseg.pipeline.join import join
 from overseg.pipeline.lazy import Limits
 from overseg.pipeline.parts import TimePoint
 from overseg.pipeline.plandata import Fills
-from overseg.pipeline.touching import Job, Touching, judge_touching
+from overseg.pipeline.touching import Job, Second, Touching, judge_touching
 
 if TYPE_CHECKING:
     from overseg.cluster import Executor
     from overseg.model import Model
     from overseg.pipeline.reconcile import Box
     from overseg.settings import Settings
+    from overseg.volume import Volume
 
+Float = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 
 
@@ -49,7 +57,7 @@ def join_touching(
     found: TimePoint,
     before: Verdicts,
     fills: Fills,
-    voxel_size: tuple[float, float, float],
+    volume: Volume,
     box: Box,
     model: Model,
     settings: Settings,
@@ -67,12 +75,12 @@ def join_touching(
         Of the gaps: their groups count as one label each.
     fills : Fills
         Voxels that the groups were given, at this time point.
-    voxel_size : tuple of float
-        (z, y, x).
+    volume : Volume
+        Only read.
     box : tuple of tuple of int
         Half-open voxel ranges (z, y, x) that were scanned.
     model : Model
-        With a head ``touching``.
+        With a head ``touching``, or the published one.
     settings, executor, run, progress
         As in `overseg.pipeline.plan.make_plan`.
 
@@ -80,24 +88,51 @@ def join_touching(
     -------
     Joined
     """
-    groups, guard, limits = Groups(before.old, before.new), Guard(), Limits.of(model, settings)
+    groups, limits = Groups(before.old, before.new), Limits.of(model, settings)
+    published = settings.preset == "paper"
+    guard = None if published else Guard()
     graph = Graph(found.layers, groups, _added(fills, groups))
-    job = Job(graph, model.head("touching"), voxel_size, box)
-    touching = judge_touching(job, model.digest, f"{found.fingerprint:032x}", executor, run, progress)
+    head = None if published else model.head("touching")
+    judge, names = _judge_of(model, settings)
+    job = Job(graph, head, judge is not None, volume.voxel_size, volume.shape, box)
+    kind: Kind = "paper" if published else "tilted"
+    second = Second(volume, found.t, kind, judge, names, groups, fills, executor, run, progress)
+    touching = judge_touching(job, second, model.digest, f"{found.fingerprint:032x}")
     verdicts = join(
         touching.pairs,
         threshold=limits.threshold,
         review_from=limits.review_from,
         cut=groups.root(found.cut()),
         guard=guard,
-        limit=volume_limit(found.layers.sizes(), guard),
+        limit=None if guard is None else volume_limit(found.layers.sizes(), guard),
         voxels=lambda labels: graph.cells(labels).n,
-        rescore=lambda one, two: rescored(job, one, two),
+        rescore=None if head is None else partial(rescored, job, head),
     )
     return Joined(touching, verdicts)
 
 
-def rescored(job: Job, one: Labels, two: Labels) -> float:
+def _judge_of(
+    model: Model, settings: Settings
+) -> tuple[Callable[[Float], tuple[Float, Bool]] | None, tuple[str, ...]]:
+    """The second stage's word, if there is one, and the names of all features."""
+    if settings.preset == "paper":
+        head = model.head("paper")
+
+        def published(rows: Float) -> tuple[Float, Bool]:
+            known = np.isfinite(rows).all(axis=1)
+            p = np.zeros(len(rows))  # a part of fewer than two sections cannot be compared
+            rows = with_penalty(rows[known], head.scale, settings.penalty, settings.emd_mode)
+            p[known] = head.probability(rows)
+            return p, np.zeros(len(p), bool)
+
+        return published, PAPER
+    across = model.heads.get("across")
+    if across is None:
+        return None, TOUCHING
+    return lambda rows: (across.probability(rows), across.out_of_range(rows)), TOUCHING + ACROSS
+
+
+def rescored(job: Job, head: Head, one: Labels, two: Labels) -> float:
     """Probability that two groups of labels are one cell, from the sums of their members."""
     around = job.graph.around(np.concatenate([one, two]))
     old = np.setdiff1d(np.concatenate([one, two]), [one.min(), two.min()])
@@ -105,7 +140,7 @@ def rescored(job: Job, one: Labels, two: Labels) -> float:
     a, b = np.sort(np.array([one.min(), two.min()], np.uint64))
     whole = grouped(around, groups)
     features = touching_features(whole, np.array([a]), np.array([b]), job.voxel_size, job.box)
-    return float(job.head.probability(features)[0])
+    return float(head.probability(features)[0])
 
 
 def composed(first: Verdicts, second: Verdicts) -> Groups:

@@ -1,4 +1,7 @@
-"""Labels that touch: which pairs may be one cell, and how likely that is, from the contact graph alone.
+"""Labels that touch: which pairs may be one cell, and how likely that is.
+
+Stage one needs the contact graph alone and decides what it is sure of; for the rest the pair is re-sliced
+across its contact, see `overseg.pipeline.closer`. The published method looks at every pair that way.
 
 A unit of work is one part of the labels. It looks at the contacts of its labels with larger ones, so that
 each is judged once, with the neighbourhoods of both: what it finds depends on neither parts nor order.
@@ -18,17 +21,21 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.cluster.receipts import file_is_there
+from overseg.kernels.groups import Groups
 from overseg.kernels.solids import Solids, Touches
 from overseg.kernels.tables import Bool, Int, Labels
 from overseg.model.mlp import Head
 from overseg.model.touching import TOUCHING, touching_features
+from overseg.pipeline.across import Kind
+from overseg.pipeline.closer import looks, measured, sights
 from overseg.pipeline.graph import Graph, candidates_among, graph_task
-from overseg.pipeline.plandata import Features
+from overseg.pipeline.plandata import Features, Fills
 from overseg.pipeline.reconcile import Box
 from overseg.pipeline.sections import Sections, write_sections
 
 if TYPE_CHECKING:
     from overseg.cluster import Executor
+    from overseg.volume import Volume
 
 Float = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -96,41 +103,72 @@ class Job:
     Attributes
     ----------
     graph : Graph
-    head : Head
+    head : Head or None
+        Of the first stage; None leaves every contact, however slight, to the second, as published.
+    closer : bool
+        Whether there is a second stage.
     voxel_size : tuple of float
         (z, y, x).
+    shape : tuple of int
+        Of the volume, (z, y, x).
     box : tuple of tuple of int
         Half-open voxel ranges (z, y, x) that were scanned.
     """
 
     graph: Graph
-    head: Head
+    head: Head | None
+    closer: bool
     voxel_size: tuple[float, float, float]
+    shape: tuple[int, int, int]
     box: Box
 
 
-def judge_touching(
-    job: Job,
-    model: str,
-    mark: str,
-    executor: Executor,
-    run: Path,
-    progress: Progress | None = None,
-) -> Touching:
+@dataclass(frozen=True)
+class Second:
+    """The second stage, and the means to run both.
+
+    Attributes
+    ----------
+    volume : Volume
+        Only read.
+    t : int
+        Time point.
+    kind : {"tilted", "paper"}
+    judge : callable or None
+        Probability and whether far outside the training range, of rows of all features.
+    names : tuple of str
+        Of all features.
+    groups : Groups
+        Merges before.
+    fills : Fills
+        Voxels that were given to them, at this time point.
+    executor, run, progress
+        As in `overseg.pipeline.plan.make_plan`.
+    """
+
+    volume: Volume
+    t: int
+    kind: Kind
+    judge: Callable[[Float], tuple[Float, Bool]] | None
+    names: tuple[str, ...]
+    groups: Groups
+    fills: Fills
+    executor: Executor
+    run: Path
+    progress: Progress | None = None
+
+
+def judge_touching(job: Job, second: Second, model: str, mark: str) -> Touching:
     """All touching pairs of one time point.
 
     Parameters
     ----------
     job : Job
+    second : Second
     model : str
         Digest of the model.
     mark : str
-        Of what the graph holds: what an earlier run left is used where it is the same.
-    executor : Executor
-    run : Path
-        Folder for what is worked out on the way.
-    progress : callable, optional
-        Called as ``progress(step, done, total)``.
+        Of the volume's labels: what an earlier run left is used where it is the same.
 
     Returns
     -------
@@ -140,39 +178,67 @@ def judge_touching(
     ------
     PlanError
         If a file on the way is damaged.
+    OversegError
+        If the volume cannot be read.
     """
-    layers, receipts = job.graph.layers, run / "receipts"
-    facts = [mark, model, list(job.voxel_size), job.box, layers.parts, job.graph.mark]
-    made = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
+    layers, receipts, run = job.graph.layers, second.run / "receipts", second.run
+    facts = [mark, model, job.head is None, job.closer, list(job.voxel_size), job.box, layers.parts]
+    made = hashlib.sha256(json.dumps([*facts, job.graph.mark]).encode()).hexdigest()[:24]
 
     def fits(_: str, receipt: Any) -> bool:
         return receipt["mark"] == made and Path(receipt["path"]).exists()
 
+    execute, progress = second.executor.run, second.progress
     names = [f"{layers.name}-{part}" for part in range(layers.parts)]
     graphs = {name: (layers, part, made) for part, name in enumerate(names)}
-    for _ in executor.run("graph", graph_task, graphs, receipts, progress, fits):
+    for _ in execute("graph", graph_task, graphs, receipts, progress, fits):
         pass
     paths = [str(run / "touching" / f"{name}-{made}.pairs") for name in names]
     units = {Path(path).stem: (job, part, path) for part, path in enumerate(paths)}
-    for _ in executor.run("touching", touching_task, units, receipts, progress, file_is_there):
+    for _ in execute("touching", touching_task, units, receipts, progress, file_is_there):
         pass
-    return _gathered(paths)
+    return _second_look([Sections(path) for path in paths], second, mark)
 
 
-def _gathered(paths: list[str]) -> Touching:
-    """What all units found."""
-    files = [Sections(path) for path in paths]
+def _second_look(files: list[Sections], second: Second, mark: str) -> Touching:
+    """What all units found, and for the unsure pairs what they look like across their contact."""
     columns = {
         each.name: np.concatenate([file.checked(each.name) for file in files]) for each in fields(Pairs)
     }
-    blocks = tuple(partial(_features, path) for path in paths)
+    pairs, stage = Pairs(**columns), np.full(len(columns["a"]), "contacts")
+    starts = np.cumsum([0] + [len(file.checked("a")) for file in files])
+    unsure = [file.checked("unsure") for file in files]
+    rows = np.concatenate([start + mine for start, mine in zip(starts[:-1], unsure, strict=True)])
+    width = files[0].checked("features").shape[1]
+    closer = np.zeros((0, len(second.names) - width))
+    if len(rows) and second.judge is not None:
+        sights_of = np.concatenate([file.checked("sights") for file in files])
+        wanted = list(looks(pairs.a[rows], pairs.b[rows], sights_of, second.groups, second.fills))
+        closer = measured(
+            second.volume, second.t, wanted, second.kind, mark, second.executor, second.run, second.progress
+        )
+        before = [file["features"][mine] for file, mine in zip(files, unsure, strict=True)]
+        p, strange = second.judge(np.concatenate([np.concatenate(before), closer], axis=1))
+        pairs.p[rows], pairs.out_of_range[rows] = p, strange
+        stage[rows] = "paper" if second.kind == "paper" else "across"
+    ends = np.cumsum([0] + [len(mine) for mine in unsure])
+    blocks = tuple(
+        partial(_features, str(file.path), closer[ends[i] : ends[i + 1]], len(second.names))
+        for i, file in enumerate(files)
+    )
     slight = sum(int(file.checked("slight")[0]) for file in files)
-    pairs = Pairs(**columns)
-    return Touching(pairs, Features(TOUCHING, blocks), np.full(len(pairs), "contacts"), slight)
+    return Touching(pairs, Features(second.names, blocks), stage, slight)
 
 
-def _features(path: str) -> Float:
-    return np.array(Sections(path)["features"])
+def _features(path: str, closer: Float, columns: int) -> Float:
+    """All features of a part's pairs; NaN where nothing was measured."""
+    file = Sections(path)
+    first = file["features"]
+    out = np.full((len(first), columns), np.nan)
+    out[:, : first.shape[1]] = first
+    if len(closer):
+        out[file["unsure"], first.shape[1] :] = closer
+    return out
 
 
 def touching_task(job: Job, part: int, path: str) -> dict[str, Any]:
@@ -186,16 +252,30 @@ def touching_task(job: Job, part: int, path: str) -> dict[str, Any]:
     touches = job.graph.of_part(part)
     touches = touches.take(touches.a < touches.b)
     solids = job.graph.cells(np.concatenate([touches.a, touches.b]))
-    chosen = candidates_among(touches, solids, job.voxel_size)
+    chosen = candidates_among(touches, solids, job.voxel_size, slight=job.head is None)
     slight, touches = int((~chosen).sum()), touches.take(chosen)
+    n = len(touches)
+    found, p, strange, rows = np.zeros((n, 0)), np.full(n, np.nan), np.zeros(n, bool), np.arange(n)
+    if job.head is not None:
+        found = _measured(job, touches)
+        p, strange = job.head.probability(found), job.head.out_of_range(found)
+        rows = np.flatnonzero((p > job.head.sure_low) & (p < job.head.sure_high))
+    rows = rows if job.closer else rows[:0]
+    pairs = pairs_of(touches, solids, p, strange)
+    seen = sights(touches.take(rows), solids, job.voxel_size, job.shape)
+    more = {"features": found, "unsure": rows, "sights": seen, "slight": np.array([slight])}
+    write_sections(Path(path), {**vars(pairs), **more})
+    return {"path": path}
+
+
+def _measured(job: Job, touches: Touches) -> Float:
+    """Features of the first stage."""
     found = np.zeros((len(touches), len(TOUCHING)))
     for start in range(0, len(touches), _TOGETHER):
-        some = touches.take(slice(start, start + _TOGETHER))  # type: ignore[arg-type]
+        some = touches.take(np.arange(start, min(start + _TOGETHER, len(touches))))
         around = job.graph.around(np.concatenate([some.a, some.b]))
         found[start : start + _TOGETHER] = touching_features(around, some.a, some.b, job.voxel_size, job.box)
-    pairs = pairs_of(touches, solids, job.head.probability(found), job.head.out_of_range(found))
-    write_sections(Path(path), {**vars(pairs), "features": found, "slight": np.array([slight])})
-    return {"path": path}
+    return found
 
 
 def pairs_of(touches: Touches, solids: Solids, p: Float, out_of_range: Bool) -> Pairs:

@@ -1,0 +1,143 @@
+"""The second look at touching labels: pairs that the tables leave open, re-sliced across their contact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from overseg.cluster.receipts import file_is_there
+from overseg.kernels.bodies import patches
+from overseg.kernels.groups import Groups
+from overseg.kernels.solids import Solids, Touches
+from overseg.kernels.tables import Labels
+from overseg.pipeline.across import Across, Kind, across_box, across_task, batches, peak_bytes
+from overseg.pipeline.plandata import Fills
+
+if TYPE_CHECKING:
+    from overseg.cluster import Executor
+    from overseg.volume import Volume
+
+Float = npt.NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+
+#: How far is looked along the normal and beside it, over the contact's equivalent radius, and in spacings.
+_DEPTH, _RADIUS = (0.55, 2.0), (1.6, 4.0)
+_LEAST_FLAT = 0.2  # of the contact's area counts at least as flat: one that is wrapped around has no normal
+
+
+def sights(
+    touches: Touches, solids: Solids, voxel_size: tuple[float, float, float], shape: tuple[int, int, int]
+) -> Float:
+    """Where to look at pairs of touching labels: one row of numbers each, for `looks`.
+
+    Parameters
+    ----------
+    touches : Touches
+    solids : Solids
+        Holds both labels of each.
+    voxel_size : tuple of float
+        (z, y, x).
+    shape : tuple of int
+        Of the volume.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, 14)
+        Half-open box (6 columns, whole numbers), a point of the plane, its unit normal from a to b, how far
+        to look along it and beside it; lengths in physical units.
+    """
+    one, two = solids.index(touches.a), solids.index(touches.b)
+    surface = patches(touches, solids.box[one][:, ::2], voxel_size)
+    flat = np.sqrt((surface.vector * surface.vector).sum(axis=1))
+    normal = np.where(flat[:, None] > 0, surface.vector / np.maximum(flat, 1e-300)[:, None], [1.0, 0.0, 0.0])
+    reach = np.sqrt(np.maximum(flat, _LEAST_FLAT * surface.area) / np.pi)
+    step = min(voxel_size)
+    depth, radius = (part * reach + more * step for part, more in (_DEPTH, _RADIUS))
+    out = np.empty((len(touches), 14))
+    for i in range(len(touches)):
+        point, along = tuple(surface.mean[i].tolist()), tuple(normal[i].tolist())
+        boxes = solids.box[one[i]].tolist(), solids.box[two[i]].tolist()
+        out[i, :6] = across_box(*boxes, point, along, float(depth[i]), float(radius[i]), voxel_size, shape)
+    out[:, 6:9], out[:, 9:12], out[:, 12], out[:, 13] = surface.mean, normal, depth, radius
+    return out
+
+
+def looks(a: Labels, b: Labels, rows: Float, groups: Groups, fills: Fills) -> Iterator[Across]:
+    """What `across_task` is told of each pair.
+
+    Parameters
+    ----------
+    a, b : ndarray of uint64, shape (n,)
+        Labels after the merges before.
+    rows : ndarray of float64, shape (n, 14)
+        Of `sights`.
+    groups : Groups
+        The merges before.
+    fills : Fills
+        Voxels that were given to groups.
+    """
+    root = groups.root(fills.new)
+    merged = set(groups.new.tolist()) | set(root.tolist())
+    for one, two, row in zip(a.tolist(), b.tolist(), rows, strict=True):
+        sides = [_members(label, groups) if label in merged else (label,) for label in (one, two)]
+        z0, z1, y0, y1, x0, x1 = box = tuple(int(each) for each in row[:6])
+        runs: list[tuple[int, int, int, int, int]] = []
+        for side, label in enumerate((one, two)) if merged else ():
+            here = (root == label) & (fills.z >= z0) & (fills.z < z1) & (fills.y >= y0) & (fills.y < y1)
+            here &= (fills.x1 > x0) & (fills.x0 < x1)
+            found = zip(fills.z[here], fills.y[here], fills.x0[here], fills.x1[here], strict=True)
+            runs += [(int(z), int(y), max(int(s), x0), min(int(e), x1), side) for z, y, s, e in found]
+        numbers = row[6:].tolist()
+        point, normal = tuple(numbers[:3]), tuple(numbers[3:6])
+        yield Across(sides[0], sides[1], box, point, normal, numbers[6], numbers[7], tuple(runs))  # type: ignore[arg-type]
+
+
+def _members(label: int, groups: Groups) -> tuple[int, ...]:
+    return tuple(groups.members(np.array([label], np.uint64)).tolist())
+
+
+def measured(
+    volume: Volume,
+    t: int,
+    wanted: Sequence[Across],
+    kind: Kind,
+    mark: str,
+    executor: Executor,
+    run: Path,
+    progress: Progress | None = None,
+) -> Float:
+    """Features of pairs across their contact, read and worked out batch by batch.
+
+    Parameters
+    ----------
+    volume : Volume
+        Only read.
+    t : int
+        Time point.
+    wanted : sequence of Across
+    kind : {"tilted", "paper"}
+    mark : str
+        Of the volume's labels: what an earlier run left is used where it is the same.
+    executor, run, progress
+        As in `overseg.pipeline.plan.make_plan`.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, F)
+    """
+    units = {}
+    for batch in batches(wanted):
+        facts: list[Any] = [mark, t, kind, list(volume.voxel_size), [asdict(look) for look in batch]]
+        name = f"t{t}-{kind}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"
+        units[name] = (volume, batch, kind, str(run / "across" / f"{name}.npy"), t)
+        need = peak_bytes(volume, batch, kind)
+        executor.check_room(need, "looking across the largest contact", volume.location)
+    done = dict(executor.run("across", across_task, units, run / "receipts", progress, file_is_there))
+    return np.concatenate([np.load(done[name]["path"], allow_pickle=False) for name in units])
