@@ -17,6 +17,9 @@ Label = Annotated[int, Field(ge=0, lt=2**64)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Range = tuple[int, int]
 
+#: Settings that decide something only in the published method for tilted splits.
+PUBLISHED_TILTED = ("penalty", "emd_mode")
+
 _SIZE = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
 _REGION = re.compile(r"^\s*(-?\d*)\s*:\s*(-?\d*)\s*$")
 
@@ -115,6 +118,11 @@ class Settings(_Checked):
         A shipped model's name or a model file.
     preset : {"paper"}, optional
         The published method as written.
+    penalty : float
+        Of the published method for tilted splits: taken off the z-scored shape index. The more, the fewer
+        merges.
+    emd_mode : {"minmax", "q1q3"}
+        Of the same: whether least and largest distance within a part count, or its quartiles in their place.
     emd : {"undecided", "all"}
         Which candidates get earth mover's distances.
     transport : {"fast", "exact"}
@@ -134,6 +142,8 @@ class Settings(_Checked):
     max_gap: Annotated[int, Field(ge=1, le=16)] = 2
     model: str = "default"
     preset: Literal["paper"] | None = None
+    penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.3
+    emd_mode: Literal["minmax", "q1q3"] = "minmax"
     emd: Literal["undecided", "all"] = "undecided"
     transport: Literal["fast", "exact"] = "fast"
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -159,6 +169,19 @@ class Settings(_Checked):
         if self.preset == "paper" and self.model not in ("default", "paper"):
             raise ValueError("the preset 'paper' brings its own model: leave out --model")
         return self
+
+    @model_validator(mode="after")
+    def _only_of_the_published_tilted(self) -> Self:
+        for name in () if self.published_tilted else PUBLISHED_TILTED:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                option = "--" + name.replace("_", "-")
+                raise ValueError(f"{option} belongs to --preset paper with --kind tilted or both")
+        return self
+
+    @property
+    def published_tilted(self) -> bool:
+        """Whether touching splits are judged by the published method."""
+        return self.preset == "paper" and self.kind != "gap"
 
     @property
     def model_name(self) -> str:
@@ -269,8 +292,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def canonical(settings: Settings) -> dict[str, Any]:
-    """The settings as plain JSON values, for the plan and its hash."""
-    return settings.model_dump(mode="json")
+    """The settings as plain JSON values, for the plan and its hash; without those that decide nothing."""
+    idle = () if settings.published_tilted else PUBLISHED_TILTED
+    return settings.model_dump(mode="json", exclude=set(idle))
 
 
 def digest(value: object) -> str:

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from overseg.errors import InputError, OversegError, VolumeError
-from overseg.settings import build, canonical, parse_region, parse_size, read_config
+from overseg.settings import Settings, build, canonical, digest, parse_region, parse_size, read_config
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,11 @@ def test_regions_refused(text):
         ({"thresold": 0.5}, "--thresold"),
         ({"region": "1:2"}, "--region"),
         ({"preset": "paper", "model": "mine.safetensors"}, "options"),
+        ({"penalty": -1, "preset": "paper", "kind": "tilted"}, "--penalty"),
+        ({"emd_mode": "mean", "preset": "paper", "kind": "both"}, "--emd-mode"),
+        ({"penalty": 2.0}, "--penalty belongs to --preset paper with --kind tilted"),
+        ({"penalty": 2.0, "kind": "tilted"}, "--penalty belongs"),
+        ({"emd_mode": "q1q3", "preset": "paper"}, "--emd-mode belongs"),
     ],
 )
 def test_wrong_options_are_named(options, named):
@@ -72,6 +77,18 @@ def test_settings_and_run_settings_are_told_apart():
     )
     assert run.workers == 3 and run.memory == 1 << 30
     assert "workers" not in canonical(semantic) and canonical(semantic)["fill"] == "all"
+
+
+def test_what_decides_nothing_is_no_part_of_the_hash():
+    """A plan made before these settings were there has the hash that it had."""
+    tilted = ("penalty", "emd_mode")
+    for options in ({}, {"preset": "paper"}, {"kind": "tilted"}, {"kind": "both"}):
+        plain = canonical(build(**options)[0])
+        assert not set(tilted) & set(plain) and build(**plain)[0] == build(**options)[0]
+    published = canonical(build(preset="paper", kind="both", penalty=2, emd_mode="q1q3")[0])
+    assert (published["penalty"], published["emd_mode"]) == (2.0, "q1q3")
+    assert digest(published) != digest({**published, "penalty": 1.3})
+    assert digest(canonical(Settings())) == "38f17495a1df031cd41324bd2a21a42bbffa6692d6209181fcd0b332ccaaf314"
 
 
 def test_config_file(tmp_path):

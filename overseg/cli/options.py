@@ -59,10 +59,23 @@ SEMANTIC: Group = {
         str | None,
         _answer("Voxels to work in; cells cut by its border go to review.", "Z0:Z1,Y0:Y1,X0:X1"),
     ],
-    "kind": Annotated[Literal["gap"] | None, _answer("Which splits to look for.")],
+    "kind": Annotated[
+        Literal["gap", "tilted", "both"] | None,
+        _answer("Which splits to look for: with layers missing, at surfaces of any tilt, or both."),
+    ],
     "max_gap": Annotated[int | None, _answer("How many layers may be missing. By default 2.", "N")],
     "model": Annotated[str | None, _answer("What decides: a shipped model or a file.", "NAME|FILE")],
     "preset": Annotated[Literal["paper"] | None, _answer("The published method as written.")],
+    "penalty": Annotated[
+        float | None,
+        _answer(
+            "Of the published method for tilted splits: the more, the fewer merges. By default 1.3.", "P"
+        ),
+    ],
+    "emd_mode": Annotated[
+        Literal["minmax", "q1q3"] | None,
+        _answer("Of the same: whether extremes of the distances count, or quartiles in their place."),
+    ],
     "emd": Annotated[
         Literal["undecided", "all"] | None, _answer("Which candidates get earth mover's distances.")
     ],

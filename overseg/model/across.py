@@ -48,6 +48,7 @@ ACROSS: tuple[str, ...] = (
 LAG, FAR = 0.3, 0.5
 
 _FLOOR = 0.05  # added to both sides of a ratio of changes, so that two nearly equal sections are no surprise
+_NOTHING = 1e-6  # of a point: less is rounding
 _MOST_POINTS = 1024  # of a section, for its distances
 
 
@@ -85,13 +86,13 @@ def unseen() -> Float:
 
 def _necks(sections: Sections, radius: float) -> tuple[float, float, float]:
     """Area at the plane over those before and behind (log, lesser first); the contact's share of it."""
-    profile, layers = areas(sections)[0], np.arange(sections.inside.shape[0])
-    step = FAR * radius / sections.spacing
-    here, *sides = np.interp([sections.zero, sections.zero - step, sections.zero + step], layers, profile)
-    if radius == 0 or here <= 0:
+    points, step = areas(sections)[0] / sections.spacing**2, FAR * radius / sections.spacing
+    layers = np.arange(len(points))
+    here, *sides = np.interp([sections.zero, sections.zero - step, sections.zero + step], layers, points)
+    if radius == 0 or here < _NOTHING:
         return 0.0, 0.0, 0.0
-    logs = [math.log(min(max(here / max(side, 1e-9), 0.1), 10.0)) for side in sides]
-    return min(logs), max(logs), min(math.pi * radius**2 / here, 2.0)
+    logs = [math.log(min(max(here / max(side, _NOTHING), 0.1), 10.0)) for side in sides]
+    return min(logs), max(logs), min(math.pi * (radius / sections.spacing) ** 2 / here, 2.0)
 
 
 # ------------------------------------------------------------------ changes
@@ -131,12 +132,12 @@ def _change(sections: Sections, layer: int, lag: int, radius: float) -> tuple[fl
 
 def _moved(sections: Sections, layer: int, lag: int) -> tuple[float, float]:
     """W1 between two sections in layers' spacings, plain and with their centroids laid on each other."""
-    one, two = section_points(sections, layer), section_points(sections, layer + lag)
-    step = math.ceil(math.sqrt(max(len(one), len(two)) / _MOST_POINTS))
     middle = np.array(sections.inside.shape[1:]) // 2
-    one, two = _thinned(one - middle, step), _thinned(two - middle, step)
+    full = [section_points(sections, at) - middle for at in (layer, layer + lag)]
+    step = math.ceil(math.sqrt(max(map(len, full)) / _MOST_POINTS))
+    one, two = (_thinned(points, step) for points in full)
     if not len(one) or not len(two):
-        return 0.0, 0.0
+        step, (one, two) = 1, full  # one is so small that the thinner grid misses it
     return step * emd_points(one, two, fast=True), step * emd_points(*centred(one, two), fast=True)
 
 

@@ -16,7 +16,7 @@ from overseg import api
 from overseg.cli import app, pages
 from overseg.cli.options import RUNNING, SEMANTIC
 from overseg.errors import LockedError
-from overseg.settings import RunSettings, Settings
+from overseg.settings import PUBLISHED_TILTED, RunSettings, Settings
 
 COMMANDS = (
     "plan",
@@ -99,7 +99,8 @@ def test_shared_options_are_those_of_the_settings() -> None:
     for name, kind in SEMANTIC.items():
         for choice in get_args(get_args(get_args(kind)[0])[0]):
             if isinstance(choice, str):
-                assert Settings(**{name: choice})
+                published = {"preset": "paper", "kind": "both"} if name in PUBLISHED_TILTED else {}
+                assert Settings(**published, **{name: choice})
 
 
 def test_options_reach_the_function_typed(stand_in: Callable[..., Recorded]) -> None:
