@@ -1,8 +1,8 @@
 """What the shipped models learn from, and how they are made: overseg/model/weights.
 
-    python -m benchmarks.tissues [DATA]
+    python -m benchmarks.tissues [DATA [MODEL ...]]
 
-DATA is the folder of labelled volumes, by default that of the tests.
+DATA is the folder of labelled volumes, by default that of the tests; all models are made where none is named.
 """
 
 from __future__ import annotations
@@ -27,9 +27,19 @@ MADE_UP: tuple[tuple[str, Style, int], ...] = (
     ("columns", "columns", 3),
     ("columns", "columns", 4),
 )
+MADE = ("made up", "BSD-3-Clause")
 NUCLEI = (1135, 1136, 1137, 1139, 1170)
 RECIPE: dict[str, Any] = {"seed": 0, "repeats": 4, "max_gap": 3, "epochs": 20}
 PAPER_RECIPE = {**RECIPE, "repeats": 1}
+TILTED_RECIPE: dict[str, Any] = {"seed": 0, "repeats": 3, "epochs": 20}
+#: Made-up tissue of other sizes of cells, for contacts: as name, style, cells and seed.
+MORE_MADE_UP: tuple[tuple[str, Style, int, int], ...] = (
+    ("generated", "packed", 200, 11),
+    ("generated", "packed", 60, 12),
+    ("columns", "columns", 60, 13),
+    ("generated", "packed", 110, 14),
+    ("generated", "mixed", 60, 15),
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,27 @@ def volumes(folder: Path) -> list[Stack]:
     ]
 
 
+def touching_volumes(folder: Path) -> list[Stack]:
+    """The volumes that models of touching labels learn from: these, and more."""
+    found = volumes(folder)
+    third = np.ascontiguousarray(read(folder, "plant_meristem/meristem")[60:210, :160, 200:360])
+    first = found[0]
+    return [
+        *found,
+        Stack(first.tissue, third, first.voxel_size, first.source, first.licence),
+        *(
+            Stack(
+                name,
+                generate_tissue((64, 96, 96), n, seed, style),
+                (1.0, 1.0, 1.0),
+                "made up",
+                "BSD-3-Clause",
+            )
+            for name, style, n, seed in MORE_MADE_UP
+        ),
+    ]
+
+
 def grouped(stacks: list[Stack]) -> tuple[list[str], list[list[tuple[npt.NDArray[Any], Triple]]]]:
     """Names of the tissues, and the volumes of each."""
     names = list(dict.fromkeys(stack.tissue for stack in stacks))
@@ -95,9 +126,17 @@ def grouped(stacks: list[Stack]) -> tuple[list[str], list[list[tuple[npt.NDArray
 
 
 def main() -> None:
-    """Train both shipped models; the same machine and torch give the same weights."""
-    stacks = volumes(data_folder())
-    for name, preset in (("default", None), ("paper", "paper")):
+    """Train the shipped models; the same machine and torch give the same weights."""
+    folder = data_folder()
+    recipes: tuple[tuple[str, list[Stack], dict[str, Any]], ...] = (
+        ("default", volumes(folder), RECIPE),
+        ("paper", volumes(folder), {**PAPER_RECIPE, "preset": "paper"}),
+        ("default-tilted", touching_volumes(folder), {**TILTED_RECIPE, "kind": "tilted"}),
+    )
+    wanted = sys.argv[2:]
+    for name, stacks, recipe in recipes:
+        if wanted and name not in wanted:
+            continue
         model = train(
             [stack.labels for stack in stacks],
             WEIGHTS / f"{name}.safetensors",
@@ -105,8 +144,7 @@ def main() -> None:
             tissues=[stack.tissue for stack in stacks],
             sources=[stack.source for stack in stacks],
             licences=[stack.licence for stack in stacks],
-            preset=preset,  # type: ignore[arg-type]
-            **(PAPER_RECIPE if preset else RECIPE),
+            **recipe,
         )
         print(name, model.threshold, model.digest)
 

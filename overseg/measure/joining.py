@@ -16,7 +16,7 @@ from overseg.kernels.tables import Labels
 from overseg.measure import calibrate
 from overseg.measure.cutting import Cut, cut_cells
 from overseg.measure.examples import Examples, Triple, views
-from overseg.measure.training import Trained, fit_left_out, some_rows
+from overseg.measure.training import Trained, fit_left_out
 from overseg.model.across import ACROSS
 from overseg.model.mlp import Float
 from overseg.model.touching import TOUCHING, touching_features
@@ -28,9 +28,6 @@ from overseg.pipeline.plandata import Fills
 Voxels = npt.NDArray[Any]
 Measure = Callable[["Contacts", npt.NDArray[np.int64]], Float]
 Tissues = Sequence[Sequence[tuple[Voxels, Triple]]]
-
-#: About how many examples the second stage gets: its features are dear.
-_CLOSER_ROWS = 8000
 
 #: A label of more than this part of a volume is background that nobody marked.
 _TOO_LARGE = 0.2
@@ -201,20 +198,24 @@ def train_touching(tissues: Tissues, *, seed: int, repeats: int, epochs: int) ->
     examples = collect_contacts(tissues, touching_of, seed=seed, repeats=repeats)
     first, first_folds, unseen = fit_left_out(examples, TOUCHING, seed=seed, epochs=epochs)
     low, high = calibrate.SURE_LOW, calibrate.SURE_HIGH
-    # A wider band than is asked later, since the unsure ones alone are few; their features are dear.
-    wide = (unseen > 0.3 * low) & (unseen < 1 - 0.3 * (1 - high))
-    keep = wide & some_rows(len(wide), int(wide.sum()) / _CLOSER_ROWS, seed)
+    # A wider band than is asked later, and of every view one case: these features are dear.
+    once = examples.case % repeats == 0
+    keep = once & (unseen > 0.3 * low) & (unseen < 1 - 0.3 * (1 - high))
+    asked = ((unseen[once] > low) & (unseen[once] < high)).mean()
     starts = first, *first_folds
     closer = collect_contacts(tissues, across_of, seed=seed, repeats=repeats, keep=keep)
     second, second_folds, seen = fit_left_out(
         closer, TOUCHING + ACROSS, seed=seed, epochs=2 * epochs, starts=starts
     )
-    both = unseen.copy()
-    both[keep] = np.where((unseen[keep] > low) & (unseen[keep] < high), seen, unseen[keep])
+    unseen[keep] = np.where((unseen[keep] > low) & (unseen[keep] < high), seen, unseen[keep])
+    judged = Examples(
+        examples.features[once], examples.same[once], examples.natural[once], examples.group[once],
+        examples.case[once], examples.cells // repeats,
+    )  # fmt: skip
     pairs = zip(starts, (second, *second_folds), strict=True)
     heads = [{"touching": replace(one, sure_low=low, sure_high=high), "across": two} for one, two in pairs]
     facts = {
         "candidate_rule": "contacts",
-        "asked_second_stage": round(float(((unseen > low) & (unseen < high)).mean()), 4),
+        "asked_second_stage": round(float(asked), 4),
     }
-    return Trained(heads[0], tuple(heads[1:]), both, examples, facts)
+    return Trained(heads[0], tuple(heads[1:]), unseen[once], judged, facts)

@@ -63,6 +63,7 @@ def train(
     max_gap: int = 2,
     epochs: int = 20,
     preset: Literal["paper"] | None = None,
+    kind: Literal["gap", "tilted"] = "gap",
 ) -> Model:
     """Train a model on labelled volumes.
 
@@ -93,6 +94,9 @@ def train(
         Passes over the examples.
     preset : {"paper"}, optional
         Train the published method instead: its candidates, features and threshold.
+    kind : {"gap", "tilted"}
+        Learn from splits across missing layers, or from rugged cuts between parts that touch; `max_gap` and
+        `preset` are of the first alone.
 
     Returns
     -------
@@ -110,9 +114,16 @@ def train(
     _check(volumes, out, repeats, epochs)
     read = _read(volumes, voxel_sizes)
     names, groups = _grouped(read, tissues)
-    make = train_published if preset == "paper" else train_two_stages
-    found = make(groups, seed=seed, repeats=repeats, max_gap=max_gap, epochs=epochs)
-    threshold = 0.5 if preset == "paper" else calibrate.choose_threshold(found.unseen, found.examples)
+    if kind == "tilted":
+        from overseg.measure.joining import train_touching
+
+        found = train_touching(groups, seed=seed, repeats=repeats, epochs=epochs)
+        threshold = calibrate.touching_threshold(found.unseen, found.examples)
+    else:
+        make = train_published if preset == "paper" else train_two_stages
+        found = make(groups, seed=seed, repeats=repeats, max_gap=max_gap, epochs=epochs)
+        threshold = calibrate.choose_threshold(found.unseen, found.examples)
+    threshold = 0.5 if preset == "paper" else threshold
     card = {
         "threshold": threshold,
         "review_from": min(calibrate.REVIEW_FROM, threshold),
@@ -136,7 +147,7 @@ def train_two_stages(groups: Tissues, *, seed: int, repeats: int, max_gap: int, 
     low, high = calibrate.SURE_LOW, calibrate.SURE_HIGH
     # A wider band than is asked later, since the unsure ones alone are few; their features are dear.
     wide = (unseen > 0.3 * low) & (unseen < 1 - 0.3 * (1 - high))
-    keep = wide & some_rows(len(wide), int(wide.sum()) / _CLOSER_ROWS, seed)
+    keep = wide & _some(len(wide), int(wide.sum()) / _CLOSER_ROWS, seed)
     starts = first, *first_folds
     second, second_folds, closer = fit_left_out(
         collect(again(), full_of, keep), FULL, seed=seed, epochs=epochs, starts=starts
@@ -161,14 +172,14 @@ def train_published(groups: Tissues, *, seed: int, repeats: int, max_gap: int, e
 
     everything = collect(again(), lambda case, rows: np.empty((len(rows), 0)))
     every = len(everything.same) / _PUBLISHED_ROWS
-    examples = collect(again(), paper_of, some_rows(len(everything.same), every, seed))
+    examples = collect(again(), paper_of, _some(len(everything.same), every, seed))
     head, folds, unseen = fit_left_out(examples, PAPER, seed=seed, epochs=epochs, by_class=PAPER_CLASSES)
     examples = replace(examples, cells=(everything.cells / max(every, 1)).astype(np.int64))
     facts = {"candidate_rule": "paper", "max_gap": 1}
     return Trained({"paper": head}, tuple({"paper": fold} for fold in folds), unseen, examples, facts)
 
 
-def some_rows(n: int, every: float, seed: int) -> npt.NDArray[np.bool_]:
+def _some(n: int, every: float, seed: int) -> npt.NDArray[np.bool_]:
     """One row in `every`, at random."""
     chosen: npt.NDArray[np.bool_] = np.random.default_rng(seed).random(n) * every < 1
     return chosen
