@@ -1,6 +1,7 @@
 """One run in a process of its own: ``python -m benchmarks.speed.drive ACTION VOLUME WORKERS``.
 
-The action is ``correct``, ``both``, ``plan`` or ``decode``. Writes one line of JSON: what it took, by step, once the workers were there and had loaded what they need.
+The action is ``correct``, ``both``, ``plan`` or ``decode``. Writes one line of JSON: what it took, by step,
+once the workers were there and had loaded what they need.
 """
 
 from __future__ import annotations
