@@ -7,8 +7,10 @@ fragments that touch should be joined where both belong to one.
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,18 @@ import numpy.typing as npt
 import overseg
 from benchmarks.tables import wilson
 from benchmarks.tissues import data_folder, read
+from overseg.kernels.bodies import Neighbours, corners_of, patches
+from overseg.kernels.solids import touch_array
 from overseg.kernels.touch import TouchScanner
-from overseg.measure import evaluate
+from overseg.measure import calibrate, evaluate
 from overseg.measure.evaluation import contingency, most
+from overseg.measure.examples import Examples
+from overseg.measure.joining import Contacts, seen_across, touching_of
+from overseg.measure.training import fit_left_out
+from overseg.model.across import ACROSS
+from overseg.model.mlp import save
+from overseg.model.touching import TOUCHING
+from overseg.pipeline.graph import candidates_among
 
 VOLUMES = ("fly_em_medulla/medulla_250", "fly_em_tiny/train", "fly_em_tiny/test")
 #: Isotropic; the unit does not matter.
@@ -74,6 +85,70 @@ def rows(
         fragments, truth = read(folder, name, "overseg"), read(folder, name)
         found.append({"volume": name} | judged(fragments, correct(fragments, model), truth))
     return found
+
+
+def learned(names: Sequence[str], out: Path, folder: Path | None = None) -> Path:
+    """A model of real oversegmentations: of the fragments that touch, which belong to one neurite.
+
+    Every volume's left and right halves are left out once: what is said of them gives the threshold.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of `VOLUMES`.
+    out : Path
+        ``NAME.safetensors``.
+    folder : Path, optional
+        The labelled volumes; by default those of the tests.
+
+    Returns
+    -------
+    Path
+        `out`.
+    """
+    folder = folder or data_folder()
+    cases = [fragments_of(read(folder, name, "overseg"), read(folder, name)) for name in names]
+    values = [touching_of(case, np.arange(len(case.pairs))) for case, _ in cases]
+    sides = [
+        2 * i + (patches(case.pairs, corners_of(case.around.solids, case.pairs.a), VOXEL_SIZE).mean[:, 2]
+                 > case.broken.shape[2] / 2)
+        for i, (case, _) in enumerate(cases)
+    ]  # fmt: skip
+    same, group = np.concatenate([each for _, each in cases]), np.concatenate(sides).astype(np.int64)
+    cells = np.ones(group.max() + 1, np.int64)
+    number = np.arange(len(same)) // 32
+    examples = Examples(np.concatenate(values), same, np.ones(len(same), bool), group, number, cells)
+    head, folds, unseen = fit_left_out(examples, TOUCHING, seed=0, epochs=20)
+    closer = [np.concatenate([v, seen_across(case, np.arange(len(v)), "tilted")], axis=1)
+              for v, (case, _) in zip(values, cases, strict=True)]  # fmt: skip
+    whole = Examples(np.concatenate(closer), same, examples.natural, group, number, cells)
+    second, _, unseen = fit_left_out(whole, TOUCHING + ACROSS, seed=0, epochs=30, starts=(head, *folds))
+    threshold = calibrate.touching_threshold(unseen, whole)
+    # Fragments that the first stage is sure of are none: all are looked at.
+    heads = {"touching": replace(head, sure_low=0.0, sure_high=1.0), "across": second}
+    card = {"threshold": threshold, "review_from": min(calibrate.REVIEW_FROM, threshold)}
+    save(out, heads, card)
+    return out
+
+
+def fragments_of(fragments: Labels, truth: Labels) -> tuple[Contacts, npt.NDArray[np.bool_]]:
+    """Touching fragments as training takes them, and which pairs are of one neurite."""
+    solids, touches = touch_array(fragments)
+    neurite = most(contingency(fragments, truth))
+    pairs = touches.take(candidates_among(touches, solids, VOXEL_SIZE))
+    ends = [np.array([neurite[label] for label in side.tolist()]) for side in (pairs.a, pairs.b)]
+    known = (ends[0] > 0) & (ends[1] > 0)
+    case = Contacts(fragments, (), len(solids), Neighbours.of(solids, touches), pairs.take(known), VOXEL_SIZE)
+    return case, np.asarray(ends[0] == ends[1])[known]
+
+
+def crossed(folder: Path | None = None) -> list[Row]:
+    """Train on one volume, test on the other, both ways."""
+    medulla, *tiny = VOLUMES
+    with tempfile.TemporaryDirectory() as scratch:
+        of_tiny = learned(tiny, Path(scratch) / "tiny.safetensors", folder)
+        of_medulla = learned([medulla], Path(scratch) / "medulla.safetensors", folder)
+        return rows({medulla: of_tiny, **dict.fromkeys(tiny, of_medulla)}, folder)
 
 
 def judged(fragments: Labels, result: Labels, truth: Labels) -> Row:
