@@ -56,7 +56,7 @@ def corrected(fragments: Labels, model: Any) -> Labels:
     -------
     ndarray of int, shape (z, y, x)
     """
-    labels: Labels = overseg.correct(fragments, kind="tilted", voxel_size=VOXEL_SIZE, model=model)[0]
+    labels: Labels = overseg.correct(fragments, kind="tilted", voxel_size=VOXEL_SIZE, model=str(model))[0]
     return labels
 
 
