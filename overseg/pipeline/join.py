@@ -18,6 +18,9 @@ from overseg.kernels.tables import Int, Labels
 from overseg.pipeline.decide import KEEP, MERGE, REVIEW, Guard, Verdicts
 from overseg.pipeline.touching import Pairs
 
+#: From this probability on a group as it would be may be one cell: each link reached the threshold by itself.
+LIKELY = 0.5
+
 #: Probability that two groups of labels are one cell.
 Rescore = Callable[[Labels, Labels], float]
 
@@ -70,7 +73,7 @@ def join(
         said = _objection(one, two, sizes, guard, limit)
         if said is None and rescore is not None and len(one) + len(two) > 2:
             p = rescore(np.array(sorted(one), np.uint64), np.array(sorted(two), np.uint64))
-            said = None if p >= threshold else "the parts together do not look like one cell"
+            said = None if p >= LIKELY else "the parts together do not look like one cell"
         if said is not None:
             decision[row], reason[row] = REVIEW, said
             continue
