@@ -154,6 +154,11 @@ class Settings(_Checked):
     def _region(cls, value: object) -> object:
         return parse_region(value) if isinstance(value, str) else value
 
+    @field_validator("model", mode="before")
+    @classmethod
+    def _path(cls, value: object) -> object:
+        return str(value) if isinstance(value, Path) else value
+
     @field_validator("background", mode="before")
     @classmethod
     def _background(cls, value: object) -> object:

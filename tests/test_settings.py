@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +113,7 @@ def test_errors_say_what_where_remedy_and_survive_pickling():
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is VolumeError and str(again) == str(error)
     assert isinstance(again, OversegError) and isinstance(again, ValueError)
+
+
+def test_a_model_may_be_a_path() -> None:
+    assert build(model=Path("mine.safetensors"))[0].model == "mine.safetensors"
