@@ -38,6 +38,7 @@ parts: install   ## real processes, faults, real volumes
 	timeout 600 $(RUN) -m pytest -q -m "accuracy and not cluster and not fault" tests
 
 accuracy: install ## benchmarks/accuracy.md, from the real volumes
+	$(RUN) -m benchmarks.touching
 	$(RUN) -m benchmarks.accuracy
 
 bench: install   ## benchmarks/README.md: speed and memory; half an hour, 6 GB of disk, a quiet machine

@@ -49,6 +49,9 @@ def write_tables(results: dict[str, Any], path: Path) -> None:
     text += ["## By kind of split\n", *_kinds(_pooled(rows, "exact")), ""]
     text += ["## Holes that are not exactly the mask\n", HOLES, *_holes(rows), ""]
     text += ["## Restored masks\n", MASKS, *_masks(results["iou"]), ""]
+    touching = path.with_name("touching.md")
+    if touching.exists():
+        text += [touching.read_text(encoding="utf-8").replace("# ", "## ")]
     path.write_text("\n".join(text), encoding="utf-8")
 
 

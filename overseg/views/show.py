@@ -107,8 +107,9 @@ def _examples(table: pa.Table, decision: str) -> list[str]:
     rows.sort(key=lambda row: (row["p"], row["t"], row["z"], row["a"], row["b"]))
     lines = []
     for row in rows[:_EXAMPLES]:
-        who = f"{row['a']} and {row['b']}" if row["kind"] == "split" else f"{row['a']}"
+        who = f"{row['a']}" if row["kind"] == "hole" else f"{row['a']} and {row['b']}"
         at = f"layers {row['z']} and {row['z'] + row['gap'] + 1}"
+        at = f"touching about layer {row['z']}" if row["kind"] == "touch" else at
         lines.append(f"{who}, {at}, p {row['p']:.3f}")
     if len(rows) > _EXAMPLES:
         lines.append(f"and {len(rows) - _EXAMPLES} more, in plan/candidates.parquet")
