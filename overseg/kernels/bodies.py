@@ -150,12 +150,12 @@ def patches(touches: Touches, corner: Int, voxel_size: Triple) -> Patches:
     size = np.array(voxel_size, np.float64)
     side = _face_areas(size)
     area = areas_of(touches.faces, voxel_size)
-    first, second = np.zeros((len(touches), 3)), np.zeros((len(touches), 6))
-    for axis in range(3):
-        sums = _about(touches.sums[:, axis], touches.faces[:, axis], 2 * corner)
-        first += side[axis] * sums[:, :3]
-        second += side[axis] * sums[:, 3:]
-    mean = first / area[:, None]
+    # About its own middle, so that a flat contact is flat to the last bit.
+    middle = 2 * corner + np.rint(_weighted(touches, 2 * corner, side)[:, :3] / area[:, None]).astype(
+        np.int64
+    )
+    sums = _weighted(touches, middle, side)
+    mean, second = sums[:, :3] / area[:, None], sums[:, 3:]
     cov = np.empty((len(touches), 3, 3))
     for k, (i, j) in enumerate(_PAIRS):
         cov[:, i, j] = cov[:, j, i] = second[:, k] / area - mean[:, i] * mean[:, j]
@@ -164,7 +164,7 @@ def patches(touches: Touches, corner: Int, voxel_size: Triple) -> Patches:
         touches.faces.sum(axis=1).astype(np.float64),
         area,
         touches.signed * side,
-        (corner + 0.5 * mean) * size,
+        0.5 * (middle + mean) * size,
         0.25 * cov * (size[:, None] * size),
     )
 
@@ -191,6 +191,14 @@ def areas_of(faces: Int, voxel_size: Triple) -> Float:
     side = _face_areas(np.array(voxel_size, np.float64))
     area: Float = faces[:, 0] * side[0] + faces[:, 1] * side[1] + faces[:, 2] * side[2]
     return area
+
+
+def _weighted(touches: Touches, origin: Int, side: Float) -> Float:
+    """Sums over the faces of all three directions about doubled coordinates, weighted with their areas."""
+    total = np.zeros((len(touches), 9))
+    for axis in range(3):
+        total += side[axis] * _about(touches.sums[:, axis], touches.faces[:, axis], origin)
+    return total
 
 
 def _face_areas(size: Float) -> Float:

@@ -46,6 +46,8 @@ TOUCHING = (*_CONTACT, *_SHAPE, *_PLACE, *_RING)
 _LEAST = 1e-3  # keeps logarithms of ratios finite
 _FEW = 4096.0  # more voxels than this tell nothing more about how well a shape is known
 _TINY = 1e-300
+_SAME = 1e-9  # what differs by less than this part is the same but for rounding
+_NOISE = 1e-12  # variances below this part of the largest are rounding
 
 
 def touching_features(
@@ -98,23 +100,22 @@ def _features(first, second, cells, edges, start, other, surfaces, out):  # type
         i, j = first[row], second[row]
         at = start[i] + np.searchsorted(other[start[i] : start[i + 1]], j)
         values = out[row]
-        normal = _normal(surfaces[2][at], cells[2][i], cells[2][j])
-        joined = _joined(cells[1], cells[2], cells[3], i, j)
         radius = (0.75 * (cells[1][i] + cells[1][j]) / math.pi) ** (1.0 / 3.0)
+        normal = _normal(surfaces[2][at], cells[2][j] - cells[2][i], _SAME * radius)
+        joined = _joined(cells[1], cells[2], cells[3], i, j)
         _contact(values[:14], i, j, at, normal, joined, cells, surfaces)
         _shape(values[14:31], i, j, at, joined, cells, surfaces, edges)
         _place(values[31:39], i, j, at, normal, joined, radius, cells, surfaces)
-        _ring(values[39:], i, j, at, start, other, cells, surfaces)
+        _ring(values[39:], i, j, at, start, other, radius, cells, surfaces)
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _normal(vector, one, two):  # type: ignore[no-untyped-def]
+def _normal(vector, apart, least):  # type: ignore[no-untyped-def]
     """The contact's mean normal; the line between the centroids where its faces cancel out."""
-    for given in (vector, two - one):
-        length = math.sqrt(dot(given, given))
-        if length > 0.0:
-            return given / length
-    return np.array([1.0, 0.0, 0.0])
+    flat, far = math.sqrt(dot(vector, vector)), math.sqrt(dot(apart, apart))
+    if flat > 0.0:
+        return vector / flat
+    return apart / far if far > least else np.array([1.0, 0.0, 0.0])
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -161,7 +162,7 @@ def _contact(out, i, j, at, normal, joined, cells, surfaces):  # type: ignore[no
     offset = abs(dot(centre[at] - joined[0], normal)) / max(width, _TINY)
     values, vectors = np.empty(3), np.empty((3, 3))
     eigen(spread[at], values, vectors)
-    values = np.maximum(values, 0.0)
+    values = np.where(values > _NOISE * values[2], values, 0.0)
     out[0] = _log(flat, section * math.sqrt(max(1.0 - offset * offset, 0.05)))
     out[1], out[2] = own.min(), own.max()
     out[3] = min(offset, 3.0)
@@ -247,8 +248,13 @@ def _place(out, i, j, at, normal, joined, radius, cells, surfaces):  # type: ign
     eigen(joined[1:], values, vectors)
     aside = np.array([_aside(mean[i] - centre, normal), _aside(mean[j] - centre, normal)])
     own = np.array([_across(cov[i], normal), _across(cov[j], normal)])
-    out[0] = abs(dot(normal, apart)) / distance if distance > 1e-9 * radius else 0.0
-    out[1] = abs(dot(normal, vectors[:, 2].copy()))
+    out[0] = abs(dot(normal, apart)) / distance if distance > _SAME * radius else 0.0
+    along_axis = 0.0
+    for k in range(3):
+        # Where two axes are equally long, any direction between them is as good.
+        if values[k] > (1.0 - _SAME) * values[2]:
+            along_axis += dot(normal, vectors[:, k].copy()) ** 2
+    out[1] = math.sqrt(along_axis)
     out[2], out[3] = min(aside.min() / radius, 3.0), min(aside.max() / radius, 3.0)
     out[4] = min(_aside(apart, normal) / radius, 3.0)
     out[5] = min(distance / radius, 6.0)
@@ -257,7 +263,7 @@ def _place(out, i, j, at, normal, joined, radius, cells, surfaces):  # type: ign
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _ring(out, i, j, at, start, other, cells, surfaces):  # type: ignore[no-untyped-def]
+def _ring(out, i, j, at, start, other, radius, cells, surfaces):  # type: ignore[no-untyped-def]
     """Neighbours of both: do their facets run on from one part to the other?"""
     vector = surfaces[2]
     p, q = start[i], start[j]
@@ -277,7 +283,7 @@ def _ring(out, i, j, at, start, other, cells, surfaces):  # type: ignore[no-unty
                 if mine == cell:
                     largest[k] = max(largest[k], dot(vector[row], vector[row]))
             if one == two:
-                facet = _facet(p, q, surfaces)
+                facet = _facet(p, q, _SAME * radius, surfaces)
                 cosines[shared], weights[shared] = facet[0], facet[1]
                 shared += 1
                 total += facet[1]
@@ -308,7 +314,7 @@ def _ring(out, i, j, at, start, other, cells, surfaces):  # type: ignore[no-unty
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _facet(p, q, surfaces):  # type: ignore[no-untyped-def]
+def _facet(p, q, least, surfaces):  # type: ignore[no-untyped-def]
     """The facets of one neighbour with both parts: cosine of their normals, weight, how far they are from
     lying in one plane, how they turn along the way from one to the other, length of the sum of their area
     vectors, sum of the lengths."""
@@ -323,8 +329,8 @@ def _facet(p, q, surfaces):  # type: ignore[no-untyped-def]
     middle, way = u + v, centre[q] - centre[p]
     length, far = math.sqrt(dot(middle, middle)), math.sqrt(dot(way, way))
     out_of_plane = turning = 0.0
-    if far > 0.0:
+    if far > least:
         turning = dot(v - u, way) / far
-        if length > 1e-9:
+        if length > _SAME:
             out_of_plane = abs(dot(way, middle)) / (length * far)
     return dot(u, v), min(one, two), out_of_plane, turning, whole, one + two
