@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import neurites
 from benchmarks.tissues import NUCLEI, TILTED_RECIPE, data_folder, grouped, read, touching_volumes
 from benchmarks.touching_tables import write_tables
 from overseg.kernels.groups import Groups
@@ -216,6 +217,7 @@ def main() -> None:
         "seeds": len(SEEDS),
         "thresholds": {name: judge.threshold for name, judge in two.items()},
         "rows": rows,
+        "neurites": neurites.crossed(folder),
     }
     (HERE / "touching.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
     write_tables(results, HERE / "touching.md")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from overseg.kernels.emd_features import cell_distances, mask_distance
+from overseg.kernels.emd_features import cell_distances, centred, mask_distance
 from overseg.kernels.resample import Sections, reslice
-from overseg.kernels.transport import mask_points
+from overseg.kernels.transport import emd_points, mask_points
 from overseg.model import across
 from overseg.model.across import (
     ACROSS,
@@ -68,9 +68,11 @@ def test_the_sides_may_be_exchanged_and_units_and_sizes_do_not_matter(outline):
     assert turned == pytest.approx(here, abs=0.02)
     assert solid(outline, voxel=0.25) == pytest.approx(here, abs=1e-5)
     twice = solid(outline, scale=2)
-    for name in ACROSS:  # what is no groove is grooved by chance; lags are whole layers
-        if not name.startswith(("grooved", "loss", "emd", "shape")):
-            assert twice[name] == pytest.approx(here[name], abs=0.08), name
+    for (
+        name
+    ) in ACROSS:  # what is no groove is grooved by chance; an excess is of one small change over another
+        near = 0.25 if name.startswith("grooved") or name.endswith("excess") else 0.08
+        assert twice[name] == pytest.approx(here[name], abs=near), name
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -85,8 +87,8 @@ def test_sections_seen_from_behind_say_the_same(seed):
         sections.spacing,
         len(sections.inside) - 1 - sections.zero,
     )
-    same = [name for name in ACROSS if name.startswith(("rim", "linear", "missing", "neck", "contact"))]
-    at = [ACROSS.index(name) for name in same]
+    same = ("rim", "linear", "missing", "neck", "contact", "loss")
+    at = [i for i, name in enumerate(ACROSS) if name.startswith(same)]
     found, back = across_features(sections)[at], across_features(mirror)[at]
     np.testing.assert_allclose(found, back, rtol=1e-4, atol=1e-4)
 
@@ -101,37 +103,39 @@ def test_a_waist_is_told_from_a_cut():
 
 
 def test_changes_are_those_of_the_sections():
+    """Plain twin: the section is a square, from the plane on a rectangle that is as large."""
     inside = np.full((31, 41, 41), -1.0, np.float32)
-    side = np.repeat(15.0 - np.arange(31, dtype=np.float32), 41 * 41).reshape(inside.shape)
-    for layer in range(31):  # a square that moves a column a layer, and two at the plane
-        left = 4 + layer // 2 + (3 if layer > 15 else 0)
-        inside[layer, 12:28, left : left + 16] = 1.0
-    sections = Sections(inside, side, 1.0, 15.0)
-    row = dict(zip(ACROSS, across_features(sections), strict=True))
-    lag = round(across.LAG * 16 / np.sqrt(np.pi))
-    first = round(15 - lag / 2)
-    step = mask_distance(mask_points(inside[first] > 0), mask_points(inside[first + lag] > 0))
-    assert row["emd_through"] == pytest.approx(step / (16 / np.sqrt(np.pi)), rel=0.03)
-    assert row["emd_excess"] > 0 and row["loss_excess"] > 0
-    assert row["shape_through"] == pytest.approx(0, abs=0.02)
+    side = np.repeat(15.5 - np.arange(31, dtype=np.float32), 41 * 41).reshape(inside.shape)
+    inside[:16, 12:28, 12:28] = 1
+    inside[16:, 16:24, 4:36] = 1
+    row = dict(zip(ACROSS, across_features(Sections(inside, side, 1.0, 15.5)), strict=True))
+    radius = np.sqrt(128 / np.pi)  # that of what they share
+    square, rectangle = (mask_points(inside[layer] > 0) for layer in (0, 30))
+    change = emd_points(*centred(square, rectangle)) / radius
+    assert row["shape_through"] == pytest.approx(change, rel=0.02)
+    assert row["shape_excess"] == pytest.approx(np.log((change + 0.05) / 0.05), rel=0.02)
+    assert row["loss_through"] == pytest.approx(1 - 128 / 384, abs=1e-6)
     assert row["short_one"] == row["short_both"] == 0
+    short = dict(zip(ACROSS, across_features(Sections(inside[14:], side[14:], 1.0, 1.5)), strict=True))
+    assert short["short_one"] == 1 and short["loss_through"] == row["loss_through"]
 
 
-def test_thinned_sections_are_about_as_far_apart(monkeypatch):
+def test_thinned_sections_differ_by_about_as_much(monkeypatch):
     y, x = np.indices((90, 90)) - 45
-    inside = np.stack([30.0 - np.hypot(y, x), 24.0 - np.hypot(y, x * 1.3 - 4)]).astype(np.float32)
-    sections = Sections(inside, inside, 1.0, 0.5)
-    thinned = np.array(across._moved(sections, 0, 1))
+    one, two = (
+        (30.0 - np.hypot(y, x)).astype(np.float32),
+        (24.0 - np.hypot(y, x * 1.5 - 4)).astype(np.float32),
+    )
+    thinned = across._changed(one, two)
     monkeypatch.setattr(across, "_MOST_POINTS", 10_000)
-    np.testing.assert_allclose(thinned, across._moved(sections, 0, 1), rtol=0.06)
+    assert thinned == pytest.approx(across._changed(one, two), rel=0.06)
 
 
 def test_a_section_that_the_thinner_grid_misses_still_counts():
-    inside = np.full((2, 80, 80), 1.0, np.float32)
-    inside[1] = -1
-    inside[1, 41, 41] = 1
-    plain, own = across._moved(Sections(inside, inside, 1.0, 0.5), 0, 1)
-    assert plain > 20 and own > 20
+    whole, dot = np.ones((2, 80, 80), np.float32)
+    dot[:] = -1
+    dot[41, 41] = 1
+    assert across._changed(whole, dot) > 20
 
 
 def test_solidity_is_the_filled_share_of_the_hull():

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overseg.kernels.resample import grid_shape, plane_axes
+from overseg.kernels.solids import touch_array
 from overseg.measure import generate_tissue
 from overseg.model.across import ACROSS, unseen
 from overseg.model.features import PAPER
@@ -22,6 +23,7 @@ from overseg.pipeline.across import (
     measured_across,
     peak_bytes,
 )
+from overseg.pipeline.closer import sights
 from overseg.volume import open_volume
 
 SIZE = (1.0, 1.0, 1.0)
@@ -133,3 +135,17 @@ def test_the_task_writes_what_is_measured(tmp_path, kind):
     rows = np.load(done["path"], allow_pickle=False)
     np.testing.assert_array_equal(rows, [measure(LOOK, kind), measure(cut, kind)])
     assert peak_bytes(volume, [LOOK, cut], kind) > 14 * LOOK.voxels
+
+
+def test_the_published_method_looks_at_whole_cells():
+    solids, touches = touch_array(TISSUE)
+    of_pair = (touches.a == min(LOOK.a + LOOK.b)) & (touches.b == max(LOOK.a + LOOK.b))
+    near, whole = (
+        sights(touches.take(of_pair), solids, SIZE, TISSUE.shape, whole=whole)[0] for whole in (False, True)
+    )
+    one, two = (np.array(box) for box in boxes(LOOK))
+    assert (whole[:6:2] <= np.minimum(one, two)[::2]).all() and (
+        whole[1:6:2] >= np.maximum(one, two)[1::2]
+    ).all()
+    assert np.prod(near[1:6:2] - near[:6:2]) < np.prod(whole[1:6:2] - whole[:6:2])
+    np.testing.assert_array_equal(near[6:12], whole[6:12])

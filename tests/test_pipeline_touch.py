@@ -256,17 +256,20 @@ def with_contacts(tmp_path: Path) -> str:
     return str(tmp_path / "own.safetensors")
 
 
-def test_a_plan_with_contacts_decides_on_gaps_as_before(tmp_path: Path, with_contacts: str) -> None:
+@pytest.mark.parametrize("shipped", [True, False])
+def test_a_plan_with_contacts_decides_on_gaps_as_before(
+    tmp_path: Path, with_contacts: str, shipped: bool
+) -> None:
     """Looking for both adds rows of contacts to those of gaps; contacts alone have no others."""
     path = tmp_path / "v.zarr"
     array = cells()
     array[7], array[8:] = 0, array[8:] + 60  # every cell there ends at an empty layer
     zarr.create_array(path, shape=array.shape, dtype=array.dtype, chunks=(3, 12, 7))[...] = array
     vol = open_volume(path)
-    tables, hashes = {}, set()
+    model, tables, hashes = "default" if shipped else with_contacts, {}, set()
     with open_executor(RunSettings(workers=1)) as executor:
         for kind in ("gap", "both", "tilted"):
-            plan = make_plan(vol, Settings(kind=kind, model=with_contacts), executor, tmp_path / kind)
+            plan = make_plan(vol, Settings(kind=kind, model=model), executor, tmp_path / kind)
             tables[kind] = plan.candidates
             hashes.add(plan.hash)
     touches = {kind: pc.equal(table["kind"], "touch") for kind, table in tables.items()}

@@ -1,6 +1,7 @@
-"""One run in a process of its own: ``python -m benchmarks.speed.drive correct|plan|decode VOLUME WORKERS``.
+"""One run in a process of its own: ``python -m benchmarks.speed.drive ACTION VOLUME WORKERS``.
 
-Writes one line of JSON: what it took, by step, once the workers were there and had loaded what they need.
+The action is ``correct``, ``both``, ``plan`` or ``decode``. Writes one line of JSON: what it took, by step,
+once the workers were there and had loaded what they need.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def warm(number: int) -> dict[str, Any]:
 
 
 def repair(action: str, path: str, run: RunSettings, executor: Any) -> dict[str, Any]:
-    """Plan, and with ``correct`` apply, with what both tell: `overseg.correct` on workers that are there."""
+    """Plan, and but for ``plan`` apply, with what both tell: `overseg.correct` on workers that are there.
+
+    ``both`` looks for gaps and for labels that touch.
+    """
     from overseg.pipeline.apply import apply
     from overseg.pipeline.plan import make_plan
     from overseg.pipeline.planfile import write_plan
@@ -57,11 +61,12 @@ def repair(action: str, path: str, run: RunSettings, executor: Any) -> dict[str,
         tasks[step] = max(tasks.get(step, 0), total)
 
     place = Path(path).with_suffix(".overseg")
-    data = make_plan(open_volume(path), Settings(), executor, place, progress=progress)
+    settings = Settings(kind="both" if action == "both" else "gap")
+    data = make_plan(open_volume(path), settings, executor, place, progress=progress)
     write_plan(place, data)
     steps, counts, rewritten = dict(data.seconds), data.counts, 0
     del data  # as `overseg.correct` does
-    if action == "correct":
+    if action != "plan":
         begin = time.perf_counter()
         rewritten = apply(place, run, executor, progress=progress).units_rewritten
         steps["apply"] = round(time.perf_counter() - begin, 4)

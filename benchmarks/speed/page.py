@@ -21,6 +21,7 @@ TITLES = {
     "scoring": "All candidates scored",
     "stages": "Who decides",
     "correct": "`correct` from end to end",
+    "touching": "Labels that touch",
     "growth": "Growth",
     "workers": "Workers",
     "operations": "Store operations",

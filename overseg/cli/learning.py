@@ -68,6 +68,10 @@ def simulate(
 def train(
     labels: Annotated[list[str], typer.Argument(help="Labelled volumes to learn from.", metavar="LABELS...")],
     out: Annotated[str, typer.Option(help="The new model, NAME.safetensors.", metavar="MODEL")],
+    kind: Annotated[
+        Literal["gap", "tilted"],
+        typer.Option(help="Learn from missing layers, or from cuts between parts that touch."),
+    ] = "gap",
     seed: Seed = 0,
     **options: Any,
 ) -> Answer:
@@ -75,7 +79,7 @@ def train(
     from overseg.measure import train
 
     sizes = None if options["voxel_size"] is None else [options["voxel_size"]] * len(labels)
-    model = train(labels, out, voxel_sizes=sizes, seed=seed)
+    model = train(labels, out, voxel_sizes=sizes, seed=seed, kind=kind)
     said = {
         "model": out,
         "card": str(Path(out).with_suffix(".json")),
@@ -84,7 +88,12 @@ def train(
         "review_from": model.review_from,
         "left_out_tissue": model.card.get("left_out_tissue"),
     }
-    following = text.steps(("use it", text.line("correct", "VOLUME", "--model", out)))
+    following = text.steps(
+        (
+            "use it",
+            text.line("correct", "VOLUME", *(["--kind", kind] if kind != "gap" else []), "--model", out),
+        )
+    )
     return Answer(said, text.facts(said) + following)
 
 

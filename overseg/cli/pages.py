@@ -36,6 +36,7 @@ def numbers(said: Mapping[str, Any], planned: bool) -> list[str]:
         ("kept apart", said.get("kept"), ""),
         ("to review", said.get("review"), "left alone" if said.get("review") else ""),
         ("touching, not judged", said.get("touching_not_judged"), ""),
+        ("touching, filtered out", _share(said.get("filtration_rate")), "of those judged"),
         ("voxels to fill" if planned else "voxels filled", said.get("voxels_filled"), ""),
         ("write units", said.get("units_total"), _units(said, planned)),
         ("time", span(sum(seconds.values())), _steps(seconds)),
@@ -48,6 +49,10 @@ def numbers(said: Mapping[str, Any], planned: bool) -> list[str]:
         "",
         *table(rows),
     ]
+
+
+def _share(part: float | None) -> str | None:
+    return None if part is None else f"{100 * part:.1f}%"
 
 
 def following(phase: str, place: object) -> list[str]:

@@ -237,8 +237,19 @@ def _entropy(meetings: Counts, given: dict[int, int], side: int) -> float:
     return float(sum(terms))
 
 
-def _most(counts: Counts) -> dict[int, int]:
-    """For each first label the second it shares most voxels with; background only where there is no other."""
+def most(counts: Counts) -> dict[int, int]:
+    """For each first label the second it shares most voxels with; background only where there is no other.
+
+    Parameters
+    ----------
+    counts : dict of (int, int) to int
+        As of `contingency`.
+
+    Returns
+    -------
+    dict of int to int
+        Without the first label 0.
+    """
     best: dict[int, tuple[bool, int, int]] = {}
     for (one, two), n in counts.items():
         key = (two != 0, n, -two)
@@ -249,9 +260,9 @@ def _most(counts: Counts) -> dict[int, int]:
 
 def _merges(pieces: Counts, origins: Counts) -> tuple[int, int]:
     """Joins of former labels that are right, and joins of different cells."""
-    cell_of = _most(origins)
+    cell_of = most(origins)
     groups: dict[int, list[int]] = {}
-    for old, new in _most(pieces).items():
+    for old, new in most(pieces).items():
         if new:
             groups.setdefault(new, []).append(cell_of[old])
     right = sum(len(group) - len(set(group)) for group in groups.values())
@@ -261,7 +272,7 @@ def _merges(pieces: Counts, origins: Counts) -> tuple[int, int]:
 
 def _joined(pieces: Counts, cuts: Sequence[Cut]) -> int:
     """Cuts whose parts carry one label."""
-    now = _most(pieces)
+    now = most(pieces)
     return sum(now.get(cut.kept, 0) == now.get(cut.new, 0) != 0 for cut in cuts)
 
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from overseg.kernels.crosscut import REACHES, areas, groove, overlaps, section_points
 from overseg.kernels.emd_features import centred
-from overseg.kernels.resample import Sections
-from overseg.kernels.transport import Points, emd_points
+from overseg.kernels.resample import Field, Sections
+from overseg.kernels.transport import Points, emd_points, mask_points
 from overseg.model.features import PAPER, paper_features
 
 Float = npt.NDArray[np.float64]
@@ -36,7 +36,7 @@ ACROSS: tuple[str, ...] = (
     "neck_low",
     "neck_high",
     "contact_share",
-    *(f"{change}_{what}" for change in ("loss", "emd", "shape") for what in _OF_A_CHANGE),
+    *(f"{change}_{what}" for change in ("loss", "shape") for what in _OF_A_CHANGE),
     "short_one",
     "short_both",
     "solid",
@@ -68,8 +68,8 @@ def across_features(sections: Sections) -> Float:
 
     Notes
     -----
-    Ours. The groove is that of `overseg.kernels.crosscut.groove`. Changes (1 - IoU; exact W1 over the radius,
-    plain and with centroids laid on each other) are of sections of A and B together, `LAG` radii apart.
+    Ours. The groove is that of `overseg.kernels.crosscut.groove`. Changes (1 - IoU, and W1 over the radius
+    with centroids laid on each other) are of sections of A and B together, `LAG` radii apart.
     """
     found = groove(sections)
     rims = [*found.rim, *found.grooved[1:], *found.linear, *found.missing]
@@ -100,15 +100,31 @@ def _necks(sections: Sections, radius: float) -> tuple[float, float, float]:
 
 def _changes(sections: Sections, radius: float) -> list[float]:
     """Changes through the plane against those on either side of it, and whether sides are too short."""
-    lag = max(1, round(LAG * radius / sections.spacing))
-    first = math.floor(sections.zero - lag / 2 + 0.5)
-    full = np.flatnonzero((sections.inside > 0).any(axis=(1, 2))).tolist()
-    through, *within = (at in full and at + lag in full for at in (first, first - lag, first + lag))
-    if radius == 0 or not through:
-        return [0.0] * (3 * len(_OF_A_CHANGE)) + [0.0, 1.0]
-    places = [first, *(first + sign * lag for sign, seen in zip((-1, 1), within, strict=True) if seen)]
-    changes = np.array([_change(sections, at, lag, radius) for at in places]).T
-    return [*(value for each in changes for value in _compared(each)), sum(within) == 1, not any(within)]
+    lag = max(1.0, LAG * radius / sections.spacing)
+    # Between layers, so that the plane is in the middle whatever the voxels.
+    fields = [_between(sections.inside, sections.zero + steps * lag) for steps in (-1.5, -0.5, 0.5, 1.5)]
+    before, one, two, behind = ((field > 0).any() for field in fields)
+    if radius == 0 or not (one and two):
+        return [0.0] * (2 * len(_OF_A_CHANGE)) + [0.0, 1.0]
+    pairs = [(1, 2), *([(0, 1)] if before else []), *([(2, 3)] if behind else [])]
+    unit = sections.spacing / radius
+    changes = np.array([_change(fields[p], fields[q], sections.spacing, unit) for p, q in pairs]).T
+    return [
+        *(value for each in changes for value in _compared(each)),
+        before != behind,
+        not (before or behind),
+    ]
+
+
+def _between(inside: Field, place: float) -> Field:
+    """A section between two layers; beyond the last ones there is nothing."""
+    if not 0 <= place <= len(inside) - 1:
+        return np.full(inside.shape[1:], -1, np.float32)
+    low = min(int(place), len(inside) - 2) if len(inside) > 1 else 0
+    section: Field = inside[low] + np.float32(place - low) * (
+        inside[min(low + 1, len(inside) - 1)] - inside[low]
+    )
+    return section
 
 
 def _compared(changes: Float) -> tuple[float, float]:
@@ -117,28 +133,22 @@ def _compared(changes: Float) -> tuple[float, float]:
     return through, math.log((through + _FLOOR) / (within + _FLOOR))
 
 
-def _change(sections: Sections, layer: int, lag: int, radius: float) -> tuple[float, float, float]:
-    """1 - IoU of two sections, and W1 over the radius, plain and with their centroids on each other."""
-    two_layers = Sections(
-        sections.inside[layer : layer + lag + 1],
-        sections.side[layer : layer + lag + 1],
-        sections.spacing,
-        0.0,
-    )
-    plain, own = _moved(sections, layer, lag)
-    unit = sections.spacing / radius
-    return 1 - float(overlaps(two_layers, lag)[0]), unit * plain, unit * own
+def _change(one: Field, two: Field, spacing: float, unit: float) -> tuple[float, float]:
+    """1 - IoU of two sections, and W1 in radii with their centroids laid on each other."""
+    both = np.stack([one, two])
+    loss = 1 - float(overlaps(Sections(both, both, spacing, 0.5))[0])
+    return loss, unit * _changed(one, two)
 
 
-def _moved(sections: Sections, layer: int, lag: int) -> tuple[float, float]:
-    """W1 between two sections in layers' spacings, plain and with their centroids laid on each other."""
-    middle = np.array(sections.inside.shape[1:]) // 2
-    full = [section_points(sections, at) - middle for at in (layer, layer + lag)]
+def _changed(one: Field, two: Field) -> float:
+    """W1 between two sections with their centroids laid on each other, in their points' spacings."""
+    middle = np.array(one.shape) // 2
+    full = [mask_points(field > 0) - middle for field in (one, two)]
     step = math.ceil(math.sqrt(max(map(len, full)) / _MOST_POINTS))
-    one, two = (_thinned(points, step) for points in full)
-    if not len(one) or not len(two):
-        step, (one, two) = 1, full  # one is so small that the thinner grid misses it
-    return step * emd_points(one, two, fast=True), step * emd_points(*centred(one, two), fast=True)
+    p, q = (_thinned(points, step) for points in full)
+    if not len(p) or not len(q):
+        step, (p, q) = 1, full  # one is so small that the thinner grid misses it
+    return step * emd_points(*centred(p, q), fast=True)
 
 
 def _thinned(points: Points, step: int) -> Points:

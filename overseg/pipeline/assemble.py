@@ -251,7 +251,7 @@ def _of_contacts(judged: list[Judged], joined: list[Joined]) -> dict[str, Any]:
     pairs = sum(len(each.touching.pairs) for each in joined)
     kept = sum(int((each.verdicts.decision != "merge").sum()) for each in joined)
     return {
-        "contacts_too_slight": sum(each.touching.slight for each in joined),
+        "touching_not_judged": sum(each.touching.slight for each in joined),
         "filtration_rate": round(kept / pairs, 4) if pairs else None,
     }
 

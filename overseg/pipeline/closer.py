@@ -33,7 +33,11 @@ _LEAST_FLAT = 0.2  # of the contact's area counts at least as flat: one that is 
 
 
 def sights(
-    touches: Touches, solids: Solids, voxel_size: tuple[float, float, float], shape: tuple[int, int, int]
+    touches: Touches,
+    solids: Solids,
+    voxel_size: tuple[float, float, float],
+    shape: tuple[int, int, int],
+    whole: bool = False,
 ) -> Float:
     """Where to look at pairs of touching labels: one row of numbers each, for `looks`.
 
@@ -46,6 +50,8 @@ def sights(
         (z, y, x).
     shape : tuple of int
         Of the volume.
+    whole : bool
+        Look at all of both cells, as the published method does, not only around the contact.
 
     Returns
     -------
@@ -60,6 +66,9 @@ def sights(
     reach = np.sqrt(np.maximum(flat, _LEAST_FLAT * surface.area) / np.pi)
     step = min(voxel_size)
     depth, radius = (part * reach + more * step for part, more in (_DEPTH, _RADIUS))
+    if whole:
+        low, high = np.minimum(solids.box[one], solids.box[two]), np.maximum(solids.box[one], solids.box[two])
+        depth = radius = np.linalg.norm((high[:, 1::2] - low[:, ::2]) * np.array(voxel_size), axis=1)
     out = np.empty((len(touches), 14))
     for i in range(len(touches)):
         point, along = tuple(surface.mean[i].tolist()), tuple(normal[i].tolist())

@@ -262,7 +262,7 @@ def touching_task(job: Job, part: int, path: str) -> dict[str, Any]:
         rows = np.flatnonzero((p > job.head.sure_low) & (p < job.head.sure_high))
     rows = rows if job.closer else rows[:0]
     pairs = pairs_of(touches, solids, p, strange)
-    seen = sights(touches.take(rows), solids, job.voxel_size, job.shape)
+    seen = sights(touches.take(rows), solids, job.voxel_size, job.shape, whole=job.head is None)
     more = {"features": found, "unsure": rows, "sights": seen, "slight": np.array([slight])}
     write_sections(Path(path), {**vars(pairs), **more})
     return {"path": path}
