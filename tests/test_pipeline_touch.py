@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import zarr
 from hypothesis import given, settings
@@ -20,6 +21,8 @@ import overseg
 from overseg.cluster import open_executor
 from overseg.kernels.solids import Solids, Touches, touch_array
 from overseg.kernels.tables import BACKGROUND_LIKE, CUT, TOO_LARGE
+from overseg.model import Head, load, save
+from overseg.model.touching import TOUCHING
 from overseg.pipeline import parts, scantask
 from overseg.pipeline import scan as scanning
 from overseg.pipeline.plan import make_plan, reconcile_volume, scan_volume
@@ -242,18 +245,39 @@ def test_the_plan_hash_of_gaps_is_as_it_was(tmp_path: Path) -> None:
     assert overseg.plan(str(path), workers=1).hash == HASH
 
 
-@pytest.mark.parametrize("kind", ["tilted", "both"])
-def test_a_plan_with_contacts_decides_on_gaps_as_before(tmp_path: Path, kind: str) -> None:
+@pytest.fixture
+def with_contacts(tmp_path: Path) -> str:
+    """A model file: the shipped heads for gaps, and one of random weights for contacts."""
+    n, shipped = len(TOUCHING), load("default")
+    weights = np.random.default_rng(0).normal(size=(n, 1))
+    far, numbers = np.full(n, 1e9), (6.0, 1.0, 0.1, 0.9)
+    head = Head(TOUCHING, np.zeros(n), np.ones(n), -far, far, *numbers, (weights,), (np.zeros(1),))
+    save(tmp_path / "own.safetensors", {**shipped.heads, "touching": head}, shipped.card)
+    return str(tmp_path / "own.safetensors")
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_a_plan_with_contacts_decides_on_gaps_as_before(
+    tmp_path: Path, with_contacts: str, shipped: bool
+) -> None:
+    """Looking for both adds rows of contacts to those of gaps; contacts alone have no others."""
     path = tmp_path / "v.zarr"
     array = cells()
+    array[7], array[8:] = 0, array[8:] + 60  # every cell there ends at an empty layer
     zarr.create_array(path, shape=array.shape, dtype=array.dtype, chunks=(3, 12, 7))[...] = array
     vol = open_volume(path)
+    model, tables, hashes = "default" if shipped else with_contacts, {}, set()
     with open_executor(RunSettings(workers=1)) as executor:
-        plans = [make_plan(vol, Settings(kind=which), executor, tmp_path / which) for which in ("gap", kind)]
-    gaps = [row for row in plans[1].candidates.to_pylist() if row["kind"] != "touch"]
-    assert gaps == ([] if kind == "tilted" else plans[0].candidates.to_pylist())
-    assert len(gaps) < len(plans[1].candidates)
-    assert plans[0].hash != plans[1].hash
+        for kind in ("gap", "both", "tilted"):
+            plan = make_plan(vol, Settings(kind=kind, model=model), executor, tmp_path / kind)
+            tables[kind] = plan.candidates
+            hashes.add(plan.hash)
+    touches = {kind: pc.equal(table["kind"], "touch") for kind, table in tables.items()}
+    assert len(tables["gap"]) > 0 and not pc.any(touches["gap"]).as_py()
+    assert tables["both"].filter(pc.invert(touches["both"])).equals(tables["gap"])
+    assert "merge" in tables["both"].filter(touches["both"])["decision"].to_pylist()
+    assert len(tables["tilted"]) > 0 and pc.all(touches["tilted"]).as_py()
+    assert len(hashes) == 3
 
 
 def test_a_rewritten_unit_is_counted_anew_and_nothing_else(
