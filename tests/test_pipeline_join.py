@@ -76,14 +76,14 @@ def test_a_chain_is_judged_as_a_whole() -> None:
     def yes(one: np.ndarray, two: np.ndarray) -> float:
         assert one.dtype == two.dtype == np.uint64
         asked.append((one.tolist(), two.tolist()))
-        return 0.9
+        return 0.5
 
     assert decided(CHAIN, rescore=yes) == (["merge"] * 3, {2: 1, 3: 1, 4: 1})
     assert asked == [([1, 2], [3, 4])]
 
 
 def test_a_chain_that_does_not_look_like_one_cell_is_reviewed_at_its_last_link() -> None:
-    found = joined(CHAIN, rescore=lambda one, two: 0.89)
+    found = joined(CHAIN, rescore=lambda one, two: 0.49)
     assert found.decision.tolist() == ["merge", "merge", "review"]
     assert "do not look like one cell" in found.reason[2]
     assert (found.old.tolist(), found.new.tolist()) == ([2, 4], [1, 3])
