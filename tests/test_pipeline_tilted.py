@@ -233,7 +233,7 @@ def halves(axis: int, shape=(8, 9, 10)) -> np.ndarray:
 
 DEGENERATE = {
     "one face": single_face(),
-    "one voxel face": np.array([[[1]], [[2]]], np.uint16),
+    "one voxel face": np.pad(np.array([[[1]], [[2]]], np.uint16), 1),
     "shell": shell(),
     "shell in background": np.pad(shell(), 2),
     "sheets": np.arange(1, 9, dtype=np.uint16)[:, None, None] * np.ones((1, 12, 12), np.uint16),
