@@ -29,6 +29,7 @@ def joined(table: Pairs, **changes: object) -> Verdicts:
         "threshold": 0.9,
         "review_from": 0.5,
         "cut": NONE,
+        "gone": NONE,
         "guard": Guard(),
         "limit": None,
         "voxels": lambda labels: np.full(len(labels), 100),
@@ -65,6 +66,11 @@ def test_cut_cells_are_at_most_reviewed() -> None:
     found = joined(table, cut=np.array([2, 3, 6], np.uint64))
     assert found.decision.tolist() == ["review", "review", "keep", "merge"]
     assert "border of the region" in found.reason[0] and found.old.tolist() == [8]
+
+
+def test_nothing_is_joined_by_way_of_what_is_gone() -> None:
+    table = pairs((1, 2, 0.99), (2, 3, 0.98), (3, 4, 0.97))
+    assert decided(table, gone=np.array([2], np.uint64)) == (["keep", "keep", "merge"], {4: 3})
 
 
 CHAIN = pairs((1, 2, 0.99), (3, 4, 0.98), (2, 3, 0.97))

@@ -31,6 +31,7 @@ def join(
     threshold: float,
     review_from: float,
     cut: Labels,
+    gone: Labels,
     guard: Guard | None,
     limit: float | None,
     voxels: Callable[[Labels], Int],
@@ -45,6 +46,8 @@ def join(
         Merge from the first on, review from the second on.
     cut : ndarray of uint64
         Labels cut by the region's border: their pairs are at most reviewed.
+    gone : ndarray of uint64
+        Labels of which restored masks took every voxel: nothing is joined by way of them.
     guard : Guard, optional
         Limits on groups; None for none.
     limit : float, optional
@@ -59,7 +62,7 @@ def join(
     -------
     Verdicts
     """
-    decision, reason = _wishes(pairs, threshold, review_from, cut)
+    decision, reason = _wishes(pairs, threshold, review_from, cut, gone)
     wanted = np.flatnonzero(decision == MERGE)
     order = wanted[np.lexsort((pairs.b[wanted], pairs.a[wanted], -pairs.p[wanted]))]
     names = np.unique(np.concatenate([pairs.a[wanted], pairs.b[wanted]]))
@@ -86,7 +89,7 @@ def join(
 
 
 def _wishes(
-    pairs: Pairs, threshold: float, review_from: float, cut: Labels
+    pairs: Pairs, threshold: float, review_from: float, cut: Labels, gone: Labels
 ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
     decision = np.full(len(pairs), KEEP, object)
     reason = np.full(len(pairs), "unlike one cell: p is below the review limit", object)
@@ -98,6 +101,8 @@ def _wishes(
     decision[strange], reason[strange] = REVIEW, "far outside the range the model was trained on"
     touched = (high | band) & (np.isin(pairs.a, cut) | np.isin(pairs.b, cut))
     decision[touched], reason[touched] = REVIEW, "a cell is cut by the border of the region"
+    taken = np.isin(pairs.a, gone) | np.isin(pairs.b, gone)
+    decision[taken], reason[taken] = KEEP, "a restored mask took every voxel of one of them"
     return decision, reason
 
 

@@ -103,8 +103,9 @@ def make_plan(
         with clock("touching"):
             for i, each in enumerate(judged):
                 fills = fills_at(settled.fills, each.t)
+                gone = settled.lost[settled.lost[:, 0] == each.t, 1]
                 joined = join_touching(
-                    each.found, each.verdicts, fills, volume, box, models.touching, settings,
+                    each.found, each.verdicts, fills, gone, volume, box, models.touching, settings,
                     executor, run, progress,
                 )  # fmt: skip
                 judged[i] = replace(each, joined=joined)

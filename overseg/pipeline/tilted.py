@@ -57,6 +57,7 @@ def join_touching(
     found: TimePoint,
     before: Verdicts,
     fills: Fills,
+    gone: Labels,
     volume: Volume,
     box: Box,
     model: Model,
@@ -75,6 +76,8 @@ def join_touching(
         Of the gaps: their groups count as one label each.
     fills : Fills
         Voxels that the groups were given, at this time point.
+    gone : ndarray of uint64
+        Labels that these took whole.
     volume : Volume
         Only read.
     box : tuple of tuple of int
@@ -103,6 +106,7 @@ def join_touching(
         threshold=limits.threshold,
         review_from=limits.review_from,
         cut=groups.root(found.cut()),
+        gone=gone,
         guard=guard,
         limit=None if guard is None else volume_limit(found.layers.sizes(), guard),
         voxels=lambda labels: graph.cells(labels).n,
