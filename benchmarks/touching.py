@@ -130,6 +130,7 @@ def _joined(
         threshold=threshold,
         review_from=review,
         cut=NOTHING,
+        gone=NOTHING,
         guard=guard,
         limit=None if guard is None else volume_limit(solids.n, guard),
         voxels=lambda labels: solids.n[solids.index(labels)],
