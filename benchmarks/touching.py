@@ -37,10 +37,10 @@ from overseg.measure.joining import (
 from overseg.measure.training import Trained
 from overseg.model import Head, load
 from overseg.model.across import with_penalty
-from overseg.model.touching import touching_features
+from overseg.model.touching import edges_of, touching_features
 from overseg.pipeline.decide import Guard, Verdicts, volume_limit
 from overseg.pipeline.join import join
-from overseg.pipeline.touching import pairs_of
+from overseg.pipeline.touching import least_of, pairs_of
 
 HERE = Path(__file__).resolve().parent
 SEEDS = range(2000, 2010)
@@ -124,9 +124,14 @@ def _joined(
     case: Contacts, p: Any, strange: Any, threshold: float, review: float, head: Head | None
 ) -> Verdicts:
     solids = case.around.solids
-    guard = Guard() if head is not None else None
+    guard: Guard | None = Guard()
+    least = np.zeros(len(p))
+    if head is not None:
+        least = least_of(case.pairs, solids, touching_of(case, np.arange(len(p))), case.box)
+    else:
+        guard = None
     return join(
-        pairs_of(case.pairs, solids, p, strange),
+        pairs_of(case.pairs, solids, p, strange, least),
         threshold=threshold,
         review_from=review,
         cut=NOTHING,
@@ -163,6 +168,8 @@ def count(case: Contacts, verdicts: Verdicts) -> Counter[str]:
     """What became of the cuts, by tilt and roughness, and how many merges were right and wrong."""
     found: Counter[str] = Counter()
     groups = Groups(verdicts.old, verdicts.new)
+    solids = case.around.solids
+    border = set(solids.label[edges_of(solids, case.box) > 0].tolist())
     for cut in case.cuts:
         one, two = groups.root(np.array([cut.kept, cut.new], np.uint64))
         tilt = (
@@ -171,6 +178,7 @@ def count(case: Contacts, verdicts: Verdicts) -> Counter[str]:
             else f"{15 * min(int(cut.tilt // 15), 5)} to {15 * min(int(cut.tilt // 15), 5) + 15}"
         )
         keys = ["cuts", f"cuts tilt {tilt}"]
+        keys += [] if {cut.kept, cut.new} <= border else ["cuts within"]
         keys += [] if cut.flat else [f"cuts rough {cut.roughness:g}"]
         for key in keys:
             found[key] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -21,7 +22,8 @@ def pairs(*rows: tuple[int, int, float], strange: tuple[int, ...] = ()) -> Pairs
     a, b = (np.array([row[i] for row in rows], np.uint64) for i in (0, 1))
     zeros = np.zeros(len(rows), np.int64)
     p = np.array([row[2] for row in rows], np.float64)
-    return Pairs(a, b, zeros, zeros, zeros, zeros, p, np.isin(np.arange(len(rows)), strange))
+    least = np.zeros(len(rows))
+    return Pairs(a, b, zeros, zeros, zeros, zeros, least, p, np.isin(np.arange(len(rows)), strange))
 
 
 def joined(table: Pairs, **changes: object) -> Verdicts:
@@ -177,3 +179,10 @@ def test_rescoring_is_given_whole_groups() -> None:
     table = pairs((2, 5, 0.99), (1, 4, 0.98), (4, 5, 0.97), (3, 6, 0.96), (5, 6, 0.95), (4, 7, 0.94))
     decided(table, rescore=rescore)
     assert asked == [([1, 4], [2, 5]), ([1, 2, 4, 5], [3, 6]), ([1, 2, 3, 4, 5, 6], [7])]
+
+
+def test_of_two_that_are_cut_by_the_border_more_is_asked() -> None:
+    table = replace(pairs((1, 2, 0.95), (3, 4, 0.95), (5, 6, 0.95)), least=np.array([0.96, 0.95, np.inf]))
+    found = joined(table)
+    assert found.decision.tolist() == ["review", "merge", "review"]
+    assert "both are cut by the border" in found.reason[0]

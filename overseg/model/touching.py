@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.bodies import Bodies, Neighbours, Patches, Triple, bodies, corners_of, patches
+from overseg.kernels.solids import Solids
 from overseg.kernels.symmetric import along, determinant, dot, eigen
-from overseg.kernels.tables import Labels
+from overseg.kernels.tables import Int, Labels
 
 Float = npt.NDArray[np.float64]
+Spans = tuple[tuple[int, int], ...]
 
 _CONTACT = (
     "area_over_section", "area_over_own_low", "area_over_own_high", "offset", "reach_low", "reach_high",
@@ -50,9 +52,7 @@ _SAME = 1e-9  # what differs by less than this part is the same but for rounding
 _NOISE = 1e-12  # variances below this part of the largest are rounding
 
 
-def touching_features(
-    around: Neighbours, a: Labels, b: Labels, voxel_size: Triple, box: tuple[tuple[int, int], ...]
-) -> Float:
+def touching_features(around: Neighbours, a: Labels, b: Labels, voxel_size: Triple, box: Spans) -> Float:
     """Features of pairs of touching labels.
 
     Parameters
@@ -74,8 +74,7 @@ def touching_features(
     solids = around.solids
     cells = bodies(solids, voxel_size)
     surfaces = patches(around.touches, corners_of(solids, around.touches.a), voxel_size)
-    spans = np.array(box, np.int64)
-    edges = (solids.box[:, ::2] <= spans[:, 0]).sum(axis=1) + (solids.box[:, 1::2] >= spans[:, 1]).sum(axis=1)
+    edges = edges_of(solids, box)
     out = np.zeros((len(a), len(TOUCHING)))
     _features(
         solids.index(a),
@@ -88,6 +87,24 @@ def touching_features(
         out,
     )
     return out
+
+
+def edges_of(solids: Solids, box: Spans) -> Int:
+    """How many faces of a box each label reaches: it may go on there.
+
+    Parameters
+    ----------
+    solids : Solids
+    box : tuple of tuple of int
+        Half-open voxel ranges (z, y, x).
+
+    Returns
+    -------
+    ndarray of int64, shape (m,)
+    """
+    low, high = np.array(box, np.int64).T
+    edges: Int = (solids.box[:, ::2] <= low).sum(axis=1) + (solids.box[:, 1::2] >= high).sum(axis=1)
+    return edges
 
 
 def _arrays(table: Bodies | Patches) -> list[Float]:

@@ -89,7 +89,11 @@ def join(
 
 
 def _wishes(
-    pairs: Pairs, threshold: float, review_from: float, cut: Labels, gone: Labels
+    pairs: Pairs,
+    threshold: float,
+    review_from: float,
+    cut: Labels,
+    gone: Labels,
 ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
     decision = np.full(len(pairs), KEEP, object)
     reason = np.full(len(pairs), "unlike one cell: p is below the review limit", object)
@@ -99,6 +103,8 @@ def _wishes(
     decision[high], reason[high] = MERGE, "one cell: p reaches the threshold"
     strange = high & pairs.out_of_range
     decision[strange], reason[strange] = REVIEW, "far outside the range the model was trained on"
+    held = high & (pairs.p < pairs.least)
+    decision[held], reason[held] = REVIEW, "both are cut by the border of the volume: neither is seen whole"
     touched = (high | band) & (np.isin(pairs.a, cut) | np.isin(pairs.b, cut))
     decision[touched], reason[touched] = REVIEW, "a cell is cut by the border of the region"
     taken = np.isin(pairs.a, gone) | np.isin(pairs.b, gone)
