@@ -275,7 +275,8 @@ def test_a_plan_with_contacts_decides_on_gaps_as_before(
     touches = {kind: pc.equal(table["kind"], "touch") for kind, table in tables.items()}
     assert len(tables["gap"]) > 0 and not pc.any(touches["gap"]).as_py()
     assert tables["both"].filter(pc.invert(touches["both"])).equals(tables["gap"])
-    assert "merge" in tables["both"].filter(touches["both"])["decision"].to_pylist()
+    # Cells of so small a volume are cut by its border: what looks like one is shown to a person.
+    assert {"merge", "review"} & set(tables["both"].filter(touches["both"])["decision"].to_pylist())
     assert len(tables["tilted"]) > 0 and pc.all(touches["tilted"]).as_py()
     assert len(hashes) == 3
 
