@@ -18,6 +18,7 @@ from overseg.kernels.groups import Groups
 from overseg.kernels.solids import Solids, Touches
 from overseg.kernels.tables import Labels
 from overseg.pipeline.across import Across, Kind, across_box, across_task, batches, peak_bytes
+from overseg.pipeline.boxes import along_a_curve, tile_of
 from overseg.pipeline.plandata import Fills
 
 if TYPE_CHECKING:
@@ -141,12 +142,18 @@ def measured(
     -------
     ndarray of float64, shape (n, F)
     """
+    boxes = np.array([look.box for look in wanted], np.int64).reshape(-1, 3, 2)
+    # Neighbours together, so that a chunk is decoded for many pairs at once.
+    order = along_a_curve(boxes.sum(axis=2) // 2 // np.array(tile_of(volume)))
     units = {}
-    for batch in batches(wanted):
+    for batch in batches([wanted[i] for i in order.tolist()]):
         facts: list[Any] = [mark, t, kind, list(volume.voxel_size), [asdict(look) for look in batch]]
         name = f"t{t}-{kind}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"
         units[name] = (volume, batch, kind, str(run / "across" / f"{name}.npy"), t)
         need = peak_bytes(volume, batch, kind)
         executor.check_room(need, "looking across the largest contact", volume.location)
     done = dict(executor.run("across", across_task, units, run / "receipts", progress, file_is_there))
-    return np.concatenate([np.load(done[name]["path"], allow_pickle=False) for name in units])
+    found = np.concatenate([np.load(done[name]["path"], allow_pickle=False) for name in units])
+    out = np.empty_like(found)
+    out[order] = found
+    return out
