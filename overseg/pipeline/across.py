@@ -21,7 +21,7 @@ from overseg.kernels import resample
 from overseg.kernels.resample import plane_axes, reslice
 from overseg.model.across import ACROSS, across_features, published_across, unseen
 from overseg.model.features import PAPER
-from overseg.pipeline.boxes import HELD_BYTES, Reader, tile_of
+from overseg.pipeline.boxes import HELD_BYTES, Reader, batched, tile_of
 from overseg.pipeline.distances import Read
 from overseg.pipeline.planfile import write_atomically
 
@@ -131,16 +131,7 @@ def across_box(
 
 def batches(wanted: Sequence[Across]) -> Iterator[tuple[Across, ...]]:
     """Batches of a sensible size for `across_task`, in the order given."""
-    batch: list[Across] = []
-    voxels = 0
-    for look in wanted:
-        if batch and (len(batch) == _BATCH_ROWS or voxels + look.voxels > _BATCH_VOXELS):
-            yield tuple(batch)
-            batch, voxels = [], 0
-        batch.append(look)
-        voxels += look.voxels
-    if batch:
-        yield tuple(batch)
+    return batched(wanted, _BATCH_ROWS, _BATCH_VOXELS)
 
 
 def peak_bytes(volume: Volume, batch: Sequence[Across], kind: Kind = "tilted") -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,32 @@ HELD_BYTES = 64 << 20
 
 _BITS = 21  # of an index, so that three fit into one number
 _LEAST_VOXELS = 1 << 16  # to start a read takes as long as to decode so many
+
+
+class Boxed(Protocol):
+    """What has a box of voxels."""
+
+    @property
+    def voxels(self) -> int:
+        """Size of the box."""
+        ...
+
+
+_Boxed = TypeVar("_Boxed", bound=Boxed)
+
+
+def batched(wanted: Sequence[_Boxed], rows: int, voxels: int) -> Iterator[tuple[_Boxed, ...]]:
+    """Batches in the order given, of so many rows and voxels at most; a larger box makes one by itself."""
+    batch: list[_Boxed] = []
+    held = 0
+    for each in wanted:
+        if batch and (len(batch) == rows or held + each.voxels > voxels):
+            yield tuple(batch)
+            batch, held = [], 0
+        batch.append(each)
+        held += each.voxels
+    if batch:
+        yield tuple(batch)
 
 
 class Reader:

@@ -22,7 +22,7 @@ from overseg.kernels.tables import Candidates, Int, LayerTable
 from overseg.kernels.transport import Points, can_be_solved, emd_between, emd_points
 from overseg.model.features import FULL, MOMENTS, PAPER, distance_features, paper_features
 from overseg.model.intervals import Interval, distance_intervals
-from overseg.pipeline.boxes import HELD_BYTES, Reader, tile_of
+from overseg.pipeline.boxes import HELD_BYTES, Reader, batched, tile_of
 from overseg.pipeline.device import find_card
 from overseg.pipeline.planfile import write_atomically
 
@@ -116,16 +116,7 @@ def _rows(layers: LayerTable, label: int, z0: int, z1: int) -> Int:
 
 def batches(wanted: Sequence[Look]) -> Iterator[tuple[Look, ...]]:
     """Batches of a sensible size for `distance_task`, in the order given."""
-    batch: list[Look] = []
-    voxels = 0
-    for look in wanted:
-        if batch and (len(batch) == _BATCH_ROWS or voxels + look.voxels > _BATCH_VOXELS):
-            yield tuple(batch)
-            batch, voxels = [], 0
-        batch.append(look)
-        voxels += look.voxels
-    if batch:
-        yield tuple(batch)
+    return batched(wanted, _BATCH_ROWS, _BATCH_VOXELS)
 
 
 def peak_bytes(volume: Volume, batch: Sequence[Look]) -> int:
