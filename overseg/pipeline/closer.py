@@ -16,7 +16,7 @@ from overseg.cluster.receipts import file_is_there
 from overseg.kernels.bodies import patches
 from overseg.kernels.groups import Groups
 from overseg.kernels.solids import Solids, Touches
-from overseg.kernels.tables import Labels
+from overseg.kernels.tables import Int, Labels
 from overseg.pipeline.across import Across, Kind, across_box, across_task, batches, peak_bytes
 from overseg.pipeline.boxes import along_a_curve, tile_of
 from overseg.pipeline.plandata import Fills
@@ -94,23 +94,33 @@ def looks(a: Labels, b: Labels, rows: Float, groups: Groups, fills: Fills) -> It
         Voxels that were given to groups.
     """
     root = groups.root(fills.new)
-    merged = set(groups.new.tolist()) | set(root.tolist())
+    order = np.argsort(root, kind="stable")
+    names, first = np.unique(root[order], return_index=True)
+    of = {name: rows.tolist() for name, rows in zip(names.tolist(), np.split(order, first[1:]), strict=False)}
+    members: dict[int, list[int]] = {}
+    for old, new in zip(groups.old.tolist(), groups.new.tolist(), strict=True):
+        members.setdefault(new, [new]).append(old)
     for one, two, row in zip(a.tolist(), b.tolist(), rows, strict=True):
-        sides = [_members(label, groups) if label in merged else (label,) for label in (one, two)]
-        z0, z1, y0, y1, x0, x1 = box = tuple(int(each) for each in row[:6])
-        runs: list[tuple[int, int, int, int, int]] = []
-        for side, label in enumerate((one, two)) if merged else ():
-            here = (root == label) & (fills.z >= z0) & (fills.z < z1) & (fills.y >= y0) & (fills.y < y1)
-            here &= (fills.x1 > x0) & (fills.x0 < x1)
-            found = zip(fills.z[here], fills.y[here], fills.x0[here], fills.x1[here], strict=True)
-            runs += [(int(z), int(y), max(int(s), x0), min(int(e), x1), side) for z, y, s, e in found]
+        box = tuple(int(each) for each in row[:6])
+        runs = [
+            run
+            for side, label in enumerate((one, two))
+            for run in _runs(fills, np.array(of.get(label, ()), np.int64), box, side)
+        ]
+        sides = [tuple(sorted(members.get(label, [label]))) for label in (one, two)]
         numbers = row[6:].tolist()
         point, normal = tuple(numbers[:3]), tuple(numbers[3:6])
         yield Across(sides[0], sides[1], box, point, normal, numbers[6], numbers[7], tuple(runs))  # type: ignore[arg-type]
 
 
-def _members(label: int, groups: Groups) -> tuple[int, ...]:
-    return tuple(groups.members(np.array([label], np.uint64)).tolist())
+def _runs(fills: Fills, rows: Int, box: tuple[int, ...], side: int) -> list[tuple[int, int, int, int, int]]:
+    """Some runs of voxels as far as they lie in a box."""
+    z0, z1, y0, y1, x0, x1 = box
+    z, y, start, stop = (column[rows] for column in (fills.z, fills.y, fills.x0, fills.x1))
+    here = (z >= z0) & (z < z1) & (y >= y0) & (y < y1) & (stop > x0) & (start < x1)
+    start, stop = np.maximum(start, x0), np.minimum(stop, x1)
+    found = zip(*(column[here].tolist() for column in (z, y, start, stop)), strict=True)
+    return [(*run, side) for run in found]
 
 
 def measured(

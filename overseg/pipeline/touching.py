@@ -214,10 +214,10 @@ def _second_look(files: list[Sections], second: Second, mark: str) -> Touching:
         each.name: np.concatenate([file.checked(each.name) for file in files]) for each in fields(Pairs)
     }
     pairs, stage = Pairs(**columns), np.full(len(columns["a"]), "contacts")
-    starts = np.cumsum([0] + [len(file.checked("a")) for file in files])
+    starts = np.cumsum([0] + [len(file["a"]) for file in files])
     unsure = [file.checked("unsure") for file in files]
     rows = np.concatenate([start + mine for start, mine in zip(starts[:-1], unsure, strict=True)])
-    width = files[0].checked("features").shape[1]
+    width = files[0]["features"].shape[1]
     closer = np.zeros((0, len(second.names) - width))
     if len(rows) and second.judge is not None:
         sights_of = np.concatenate([file.checked("sights") for file in files])
