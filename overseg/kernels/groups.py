@@ -34,7 +34,7 @@ class Groups:
     def root(self, labels: Labels) -> Labels:
         """The label that each of `labels` has now."""
         if not len(self.old):
-            return labels
+            return labels.copy()
         at = np.minimum(np.searchsorted(self.old, labels), len(self.old) - 1)
         return np.where(self.old[at] == labels, self.new[at], labels)
 

@@ -61,7 +61,7 @@ class Judged:
     def groups(self) -> Groups:
         """The label that each relabelled one has in the end."""
         if self.joined is None:
-            return Groups(self.verdicts.old, self.verdicts.new)
+            return self.verdicts.groups
         return composed(self.verdicts, self.joined.verdicts)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from overseg.kernels.groups import Groups
 from overseg.kernels.tables import Candidates, Layers
 
 Float = npt.NDArray[np.float64]
@@ -71,12 +72,14 @@ class Verdicts:
         nothing = np.zeros(0, np.uint64)
         return cls(np.zeros(0, "<U6"), np.zeros(0, object), nothing, nothing)
 
+    @property
+    def groups(self) -> Groups:
+        """Which labels became which."""
+        return Groups(self.old, self.new)
+
     def root(self, labels: Labels) -> Labels:
         """The label that each of `labels` has after the merges."""
-        if not len(self.old):
-            return labels.copy()
-        at = np.minimum(np.searchsorted(self.old, labels), len(self.old) - 1)
-        return np.where(self.old[at] == labels, self.new[at], labels)
+        return self.groups.root(labels)
 
 
 def decide(

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from overseg.kernels.bodies import Neighbours, Triple
 from overseg.kernels.groups import Groups, grouped, run_sums
 from overseg.kernels.solids import Solids
 from overseg.kernels.tables import Bool, Int, Labels
 from overseg.model.across import ACROSS, with_penalty
 from overseg.model.features import PAPER
 from overseg.model.mlp import Head
-from overseg.model.touching import TOUCHING, touching_features
+from overseg.model.touching import TOUCHING, Spans, touching_features
 from overseg.pipeline.across import Kind
 from overseg.pipeline.decide import Guard, Verdicts, volume_limit
 from overseg.pipeline.graph import Graph
@@ -91,7 +92,7 @@ def join_touching(
     -------
     Joined
     """
-    groups, limits = Groups(before.old, before.new), Limits.of(model, settings)
+    groups, limits = before.groups, Limits.of(model, settings)
     published = settings.preset == "paper"
     guard = None if published else Guard()
     graph = Graph(found.layers, groups, _added(fills, groups))
@@ -110,7 +111,7 @@ def join_touching(
         guard=guard,
         limit=None if guard is None else volume_limit(found.layers.sizes(), guard),
         voxels=lambda labels: graph.cells(labels).n,
-        rescore=None if head is None else partial(rescored, job, head),
+        rescore=None if head is None else partial(_rescored, job, head),
     )
     return Joined(touching, verdicts)
 
@@ -136,14 +137,37 @@ def _judge_of(
     return lambda rows: (across.probability(rows), across.out_of_range(rows)), TOUCHING + ACROSS
 
 
-def rescored(job: Job, head: Head, one: Labels, two: Labels) -> float:
-    """Probability that two groups of labels are one cell, from the sums of their members."""
+def _rescored(job: Job, head: Head, one: Labels, two: Labels) -> float:
     around = job.graph.around(np.concatenate([one, two]))
+    return rescored(around, head, one, two, job.voxel_size, job.box)
+
+
+def rescored(
+    around: Neighbours, head: Head, one: Labels, two: Labels, voxel_size: Triple, box: Spans
+) -> float:
+    """Probability that two groups of labels are one cell, from the sums of their members.
+
+    Parameters
+    ----------
+    around : Neighbours
+        With all contacts of all members.
+    head : Head
+        Of the first stage.
+    one, two : ndarray of uint64
+        Members of either group.
+    voxel_size : tuple of float
+        (z, y, x).
+    box : tuple of tuple of int
+        Half-open voxel ranges (z, y, x) that were scanned.
+
+    Returns
+    -------
+    float
+    """
     old = np.setdiff1d(np.concatenate([one, two]), [one.min(), two.min()])
-    groups = Groups(old, np.where(np.isin(old, one), one.min(), two.min()))
+    whole = grouped(around, Groups(old, np.where(np.isin(old, one), one.min(), two.min())))
     a, b = np.sort(np.array([one.min(), two.min()], np.uint64))
-    whole = grouped(around, groups)
-    features = touching_features(whole, np.array([a]), np.array([b]), job.voxel_size, job.box)
+    features = touching_features(whole, np.array([a]), np.array([b]), voxel_size, box)
     return float(head.probability(features)[0])
 
 
