@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from benchmarks.tables import write_tables
 from benchmarks.tissues import NUCLEI, PAPER_RECIPE, RECIPE, data_folder, grouped, read, volumes
 from overseg.kernels.fill import restore
 from overseg.measure import calibrate, generate_tissue
-from overseg.measure.examples import Case, Triple, make_case
+from overseg.measure.examples import Case, Examples, Triple, make_case
 from overseg.measure.training import (
     Trained,
     full_of,
@@ -85,20 +86,15 @@ def samples(folder: Path) -> list[Sample]:
     ]
 
 
-def judges(names: list[str], found: Trained, fixed: float | None) -> dict[str, Judge]:
+def judges(
+    names: list[str], found: Trained, choose: Callable[[npt.NDArray[np.float64], Examples], float]
+) -> dict[str, Judge]:
     """For each tissue the heads that have not seen it; for others those that have seen everything."""
     result = {}
     for group, name in enumerate(names):
-        others = found.examples.group != group
-        cells = np.where(np.arange(len(found.examples.cells)) == group, 0, found.examples.cells)
-        part = found.examples.__class__(
-            found.examples.features[others], found.examples.same[others], found.examples.natural[others],
-            found.examples.group[others], found.examples.case[others], cells,
-        )  # fmt: skip
-        threshold = fixed or calibrate.choose_threshold(found.unseen[others], part)
-        result[name] = Judge(found.folds[group], threshold)
-    whole = fixed or calibrate.choose_threshold(found.unseen, found.examples)
-    return {**result, "other": Judge(found.heads, whole)}
+        others, part = found.examples.without(group)
+        result[name] = Judge(found.folds[group], choose(found.unseen[others], part))
+    return {**result, "other": Judge(found.heads, choose(found.unseen, found.examples))}
 
 
 def by_default(case: Case, judge: Judge, second: bool) -> tuple[Case, Verdicts]:
@@ -242,8 +238,8 @@ def main() -> None:
     """Train, judge, and write both files."""
     folder = data_folder()
     names, tissues = grouped(volumes(folder))
-    two = judges(names, train_two_stages(tissues, **RECIPE), None)
-    paper = judges(names, train_published(tissues, **PAPER_RECIPE), 0.5)
+    two = judges(names, train_two_stages(tissues, **RECIPE), calibrate.choose_threshold)
+    paper = judges(names, train_published(tissues, **PAPER_RECIPE), lambda *_: 0.5)
     rows, iou = judge_all(samples(folder), METHODS, two, paper)
     write(rows, iou, two)
 

@@ -11,21 +11,16 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks import neurites
+from benchmarks.accuracy import Judge, Sample, judges
 from benchmarks.tissues import NUCLEI, TILTED_RECIPE, data_folder, grouped, read, touching_volumes
 from benchmarks.touching_tables import write_tables
-from overseg.kernels.groups import Groups
-from overseg.kernels.groups import grouped as merged_around
 from overseg.measure import calibrate, generate_tissue
-from overseg.measure.examples import Triple
 from overseg.measure.joining import (
     Contacts,
     across_of,
@@ -34,12 +29,12 @@ from overseg.measure.joining import (
     touching_of,
     train_touching,
 )
-from overseg.measure.training import Trained
 from overseg.model import Head, load
 from overseg.model.across import with_penalty
-from overseg.model.touching import edges_of, touching_features
+from overseg.model.touching import edges_of
 from overseg.pipeline.decide import Guard, Verdicts, volume_limit
 from overseg.pipeline.join import join
+from overseg.pipeline.tilted import rescored
 from overseg.pipeline.touching import least_of, pairs_of
 
 HERE = Path(__file__).resolve().parent
@@ -50,25 +45,6 @@ ONE = range(2000, 2001)
 NOTHING = np.zeros(0, np.uint64)
 #: The published recipe's penalties and modes.
 PUBLISHED = tuple((penalty, mode) for mode in ("minmax", "q1q3") for penalty in (1.1, 1.3, 1.5))
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A volume to judge on."""
-
-    tissue: str
-    name: str
-    pooled: bool
-    labels: npt.NDArray[Any]
-    voxel_size: Triple
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Heads that have not seen a tissue, and the threshold chosen without it."""
-
-    heads: dict[str, Head]
-    threshold: float
 
 
 def samples(folder: Path) -> list[Sample]:
@@ -92,64 +68,40 @@ def samples(folder: Path) -> list[Sample]:
     return found
 
 
-def judges(names: list[str], found: Trained) -> dict[str, Judge]:
-    """For each tissue the heads that have not seen it."""
-    result = {}
-    for group, name in enumerate(names):
-        others = found.examples.group != group
-        cells = np.where(np.arange(len(found.examples.cells)) == group, 0, found.examples.cells)
-        part = found.examples.__class__(
-            found.examples.features[others], found.examples.same[others], found.examples.natural[others],
-            found.examples.group[others], found.examples.case[others], cells,
-        )  # fmt: skip
-        result[name] = Judge(found.folds[group], calibrate.touching_threshold(found.unseen[others], part))
-    return result
-
-
 def by_default(case: Contacts, judge: Judge, second: bool = True) -> tuple[Verdicts, int]:
     """Decisions of the shipped method, and how many pairs needed voxels."""
     first = judge.heads["touching"]
-    values = touching_of(case, np.arange(len(case.pairs)))
-    p, strange = first.probability(values), first.out_of_range(values)
+    tables = touching_of(case, np.arange(len(case.pairs)))
+    p, strange = first.probability(tables), first.out_of_range(tables)
     unsure = np.flatnonzero((p > first.sure_low) & (p < first.sure_high))
     if len(unsure) and second:
         values = across_of(case, unsure)
         p[unsure] = judge.heads["across"].probability(values)
         strange[unsure] = judge.heads["across"].out_of_range(values)
     review = min(calibrate.REVIEW_FROM, judge.threshold)
-    return _joined(case, p, strange, judge.threshold, review, first), len(unsure)
+    least = least_of(case.pairs, case.around.solids, tables, case.box)
+    return _joined(case, p, strange, judge.threshold, review, (first, least)), len(unsure)
 
 
 def _joined(
-    case: Contacts, p: Any, strange: Any, threshold: float, review: float, head: Head | None
+    case: Contacts, p: Any, strange: Any, threshold: float, review: float, ours: tuple[Head, Any] | None
 ) -> Verdicts:
-    solids = case.around.solids
-    guard: Guard | None = Guard()
-    least = np.zeros(len(p))
-    if head is not None:
-        least = least_of(case.pairs, solids, touching_of(case, np.arange(len(p))), case.box)
-    else:
-        guard = None
+    """What becomes of the pairs; `ours`: the first stage and what it asks at the border, with the guard."""
+    solids, guard = case.around.solids, Guard()
+    least = np.zeros(len(p)) if ours is None else ours[1]
     return join(
         pairs_of(case.pairs, solids, p, strange, least),
         threshold=threshold,
         review_from=review,
         cut=NOTHING,
         gone=NOTHING,
-        guard=guard,
-        limit=None if guard is None else volume_limit(solids.n, guard),
+        guard=None if ours is None else guard,
+        limit=None if ours is None else volume_limit(solids.n, guard),
         voxels=lambda labels: solids.n[solids.index(labels)],
-        rescore=None if head is None else partial(_rescored, case, head),
+        rescore=None
+        if ours is None
+        else lambda one, two: rescored(case.around, ours[0], one, two, case.voxel_size, case.box),
     )
-
-
-def _rescored(case: Contacts, head: Head, one: Any, two: Any) -> float:
-    names = np.concatenate([one, two])
-    old = np.setdiff1d(names, [one.min(), two.min()])
-    whole = merged_around(case.around, Groups(old, np.where(np.isin(old, one), one.min(), two.min())))
-    a, b = np.sort(np.array([one.min(), two.min()], np.uint64))
-    values = touching_features(whole, np.array([a]), np.array([b]), case.voxel_size, case.box)
-    return float(head.probability(values)[0])
 
 
 def as_published(case: Contacts, head: Head) -> dict[str, Verdicts]:
@@ -167,7 +119,7 @@ def as_published(case: Contacts, head: Head) -> dict[str, Verdicts]:
 def count(case: Contacts, verdicts: Verdicts) -> Counter[str]:
     """What became of the cuts, by tilt and roughness, and how many merges were right and wrong."""
     found: Counter[str] = Counter()
-    groups = Groups(verdicts.old, verdicts.new)
+    groups = verdicts.groups
     solids = case.around.solids
     border = set(solids.label[edges_of(solids, case.box) > 0].tolist())
     for cut in case.cuts:
@@ -222,7 +174,7 @@ def main() -> None:
     """Train, judge, and write both files."""
     folder = data_folder()
     names, tissues = grouped(touching_volumes(folder))
-    two = judges(names, train_touching(tissues, **TILTED_RECIPE))
+    two = judges(names, train_touching(tissues, **TILTED_RECIPE), calibrate.touching_threshold)
     rows = judge_all(samples(folder), two, load("paper").heads["paper"])
     results = {
         "seeds": len(SEEDS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,35 @@ from overseg.measure.breaking import Holes
 from overseg.measure.truth import Truth
 
 Triple = tuple[float, float, float]
-Measure = Callable[["Case", npt.NDArray[np.int64]], npt.NDArray[np.float64]]
+Known = TypeVar("Known", bound="Judgeable")
+Measure = Callable[[Known, npt.NDArray[np.int64]], npt.NDArray[np.float64]]
 
 #: Fewer layers than this hold no cell that could be broken.
 _LEAST_LAYERS = 8
 
 Rule = Literal["default", "paper"]
 _HOLES: tuple[Holes, ...] = ("exact", "jittered", "dilated")
+
+
+class Judgeable(Protocol):
+    """A broken volume, and candidates in it of which the truth is known."""
+
+    @property
+    def counted(self) -> int:
+        """Cells that false merges are set against."""
+        ...
+
+    def certain(self) -> npt.NDArray[np.bool_]:
+        """Whether the truth of each candidate is known."""
+        ...
+
+    def same_cell(self) -> npt.NDArray[np.bool_]:
+        """Whether both sides of each candidate belong to one cell."""
+        ...
+
+    def natural(self) -> npt.NDArray[np.bool_]:
+        """Whether each candidate was there before anything was broken."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,11 @@ class Case:
     layers: LayerTable
     candidates: Candidates
     voxel_size: Triple
+
+    @property
+    def counted(self) -> int:
+        """Cells that false merges are set against."""
+        return len(np.unique(self.truth.true))
 
     def same_cell(self) -> npt.NDArray[np.bool_]:
         """Whether both faces of each candidate belong to one cell."""
@@ -170,6 +197,17 @@ class Examples:
     case: npt.NDArray[np.int64]
     cells: npt.NDArray[np.int64]
 
+    def take(self, rows: npt.NDArray[np.bool_], cells: npt.NDArray[np.int64]) -> Examples:
+        """Some of the examples, and how many cells they stand for."""
+        group, case = self.group[rows], self.case[rows]
+        return Examples(self.features[rows], self.same[rows], self.natural[rows], group, case, cells)
+
+    def without(self, group: int) -> tuple[npt.NDArray[np.bool_], Examples]:
+        """Those of all tissues but one: which they are, and they."""
+        others = self.group != group
+        cells = np.where(np.arange(len(self.cells)) == group, 0, self.cells)
+        return others, self.take(others, cells)
+
 
 def cases(
     tissues: Sequence[Sequence[tuple[npt.NDArray[Any], Triple]]],
@@ -212,16 +250,16 @@ def cases(
 
 
 def collect(
-    found: Iterable[tuple[int, Case]], measure: Measure, keep: npt.NDArray[np.bool_] | None = None
+    found: Iterable[tuple[int, Known]], measure: Measure[Known], keep: npt.NDArray[np.bool_] | None = None
 ) -> Examples:
     """Features and truth of the candidates of some cases; those whose truth is not known are left out.
 
     Parameters
     ----------
     found : iterable of (int, Case)
-        As of `cases`.
+        As of `cases`, or of `overseg.measure.joining.contact_cases`.
     measure : callable
-        Gives the features of a `Case` for some rows of its candidates.
+        Gives the features of a case for some rows of its candidates.
     keep : ndarray of bool, optional
         Which of the rows that a call without it gives are wanted.
 
@@ -238,7 +276,7 @@ def collect(
         n = len(known)
         places = np.full(n, group, np.int64), np.full(n, number, np.int64)
         rows.append((measure(case, known), case.same_cell()[known], case.natural()[known], *places))
-        cells[group] = cells.get(group, 0) + len(np.unique(case.truth.true))
+        cells[group] = cells.get(group, 0) + case.counted
     features, same, natural, groups, numbers = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     counts = np.array([cells[group] for group in sorted(cells)], np.int64)
     return Examples(features, same, natural, groups, numbers, counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from overseg.kernels.solids import Touches, touch_array
 from overseg.kernels.tables import Labels
 from overseg.measure import calibrate
 from overseg.measure.cutting import Cut, cut_cells
-from overseg.measure.examples import Examples, Triple, views
+from overseg.measure.examples import Triple, collect, views
 from overseg.measure.training import Trained, fit_left_out
 from overseg.model.across import ACROSS
 from overseg.model.mlp import Float
@@ -26,7 +26,6 @@ from overseg.pipeline.graph import candidates_among
 from overseg.pipeline.plandata import Fills
 
 Voxels = npt.NDArray[Any]
-Measure = Callable[["Contacts", npt.NDArray[np.int64]], Float]
 Tissues = Sequence[Sequence[tuple[Voxels, Triple]]]
 
 #: A label of more than this part of a volume is background that nobody marked.
@@ -72,6 +71,15 @@ class Contacts:
             return labels
         at = np.minimum(np.searchsorted(new[order], labels), len(order) - 1)
         return np.where(new[order][at] == labels, true[order][at], labels)
+
+    @property
+    def counted(self) -> int:
+        """Cells that false merges are set against: those that were not cut."""
+        return self.cells - len({cut.true for cut in self.cuts})
+
+    def certain(self) -> npt.NDArray[np.bool_]:
+        """The truth of each contact is known."""
+        return np.ones(len(self.pairs), bool)
 
     def same_cell(self) -> npt.NDArray[np.bool_]:
         """Whether both sides of each contact are one cell."""
@@ -138,42 +146,6 @@ def contact_cases(
                     seed += 1
 
 
-def collect_contacts(
-    tissues: Tissues,
-    measure: Measure,
-    *,
-    seed: int,
-    repeats: int,
-    keep: npt.NDArray[np.bool_] | None = None,
-) -> Examples:
-    """Features and truth of the candidates of all cases.
-
-    Parameters
-    ----------
-    tissues, seed, repeats
-        As of `contact_cases`.
-    measure : callable
-        Gives the features of a `Contacts` for some rows of its candidates.
-    keep : ndarray of bool, optional
-        Which of the rows that a call without it gives are wanted.
-
-    Returns
-    -------
-    Examples
-    """
-    rows: list[tuple[npt.NDArray[Any], ...]] = []
-    cells = np.zeros(len(tissues), np.int64)
-    for number, (group, case) in enumerate(contact_cases(tissues, seed=seed, repeats=repeats)):
-        known = np.arange(len(case.pairs))
-        if keep is not None:
-            known, keep = known[keep[: len(known)]], keep[len(known) :]
-        places = np.full(len(known), group, np.int64), np.full(len(known), number, np.int64)
-        rows.append((measure(case, known), case.same_cell()[known], case.natural()[known], *places))
-        cells[group] += case.cells - len({cut.true for cut in case.cuts})
-    features, same, natural, groups, numbers = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    return Examples(features, same, natural, groups, numbers, cells)
-
-
 def touching_of(case: Contacts, rows: npt.NDArray[np.int64]) -> Float:
     """Features of the first stage of some candidates of a case."""
     pairs = case.pairs.take(rows)
@@ -195,7 +167,11 @@ def seen_across(case: Contacts, rows: npt.NDArray[np.int64], kind: Kind) -> Floa
 
 def train_touching(tissues: Tissues, *, seed: int, repeats: int, epochs: int) -> Trained:
     """Heads of both stages; the second goes on from the first with what that is unsure of."""
-    examples = collect_contacts(tissues, touching_of, seed=seed, repeats=repeats)
+
+    def again() -> Iterator[tuple[int, Contacts]]:
+        return contact_cases(tissues, seed=seed, repeats=repeats)
+
+    examples = collect(again(), touching_of)
     first, first_folds, unseen = fit_left_out(examples, TOUCHING, seed=seed, epochs=epochs)
     low, high = calibrate.SURE_LOW, calibrate.SURE_HIGH
     # A wider band than is asked later, and of every view one case: these features are dear.
@@ -203,15 +179,12 @@ def train_touching(tissues: Tissues, *, seed: int, repeats: int, epochs: int) ->
     keep = once & (unseen > 0.3 * low) & (unseen < 1 - 0.3 * (1 - high))
     asked = ((unseen[once] > low) & (unseen[once] < high)).mean()
     starts = first, *first_folds
-    closer = collect_contacts(tissues, across_of, seed=seed, repeats=repeats, keep=keep)
+    closer = collect(again(), across_of, keep)
     second, second_folds, seen = fit_left_out(
         closer, TOUCHING + ACROSS, seed=seed, epochs=2 * epochs, starts=starts
     )
     unseen[keep] = np.where((unseen[keep] > low) & (unseen[keep] < high), seen, unseen[keep])
-    judged = Examples(
-        examples.features[once], examples.same[once], examples.natural[once], examples.group[once],
-        examples.case[once], examples.cells // repeats,
-    )  # fmt: skip
+    judged = examples.take(once, examples.cells // repeats)
     pairs = zip(starts, (second, *second_folds), strict=True)
     heads = [{"touching": replace(one, sure_low=low, sure_high=high), "across": two} for one, two in pairs]
     facts = {
