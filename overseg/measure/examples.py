@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from overseg.kernels.tables import Candidates, LayerTable
 from overseg.measure.breaking import Holes
+from overseg.measure.imaging import Flaw, flawed
 from overseg.measure.truth import Truth
 
 Triple = tuple[float, float, float]
@@ -22,6 +23,8 @@ _LEAST_LAYERS = 8
 
 Rule = Literal["default", "paper"]
 _HOLES: tuple[Holes, ...] = ("exact", "jittered", "dilated")
+#: Flaws of the masks of one case after the other. Flips are none: no feature changes under a flip.
+_FLAWS: tuple[Flaw | None, ...] = (None, "shrunk", None, "jittered", "rugged", "cornered", "grown")
 
 
 class Judgeable(Protocol):
@@ -97,7 +100,7 @@ class Case:
 
 
 def views(
-    labels: npt.NDArray[Any], voxel_size: Triple, steps: int = 4
+    labels: npt.NDArray[Any], voxel_size: Triple, steps: int = 6
 ) -> Iterator[tuple[npt.NDArray[Any], Triple]]:
     """The volume along all three axes, with every layer and with every 2nd to `steps`-th alone.
 
@@ -219,7 +222,7 @@ def cases(
     hard: float = 0.6,
     rule: Rule = "default",
 ) -> Iterator[tuple[int, Case]]:
-    """Cases from all views of all volumes, with exact, jittered and dilated holes in turn.
+    """Cases from all views of all volumes, with exact, jittered and dilated holes and flawed masks in turn.
 
     Parameters
     ----------
@@ -241,9 +244,10 @@ def cases(
         for labels, voxel_size in volumes:
             for view, size in views(labels, voxel_size):
                 for _ in range(repeats):
-                    holes = _HOLES[seed % len(_HOLES)]
+                    holes, flaw = _HOLES[seed % len(_HOLES)], _FLAWS[seed % len(_FLAWS)]
+                    masks = view if flaw is None else flawed(view, flaw, seed)
                     case = make_case(
-                        view, size, seed, max_gap=max_gap, rule=rule, rate=rate, hard=hard, holes=holes
+                        masks, size, seed, max_gap=max_gap, rule=rule, rate=rate, hard=hard, holes=holes
                     )
                     yield number, case
                     seed += 1

@@ -17,6 +17,8 @@ from overseg.measure.truth import Gap, Split, Truth, write_truth
 #: A part keeps at least so many layers, and a broken mask has at least so many voxels.
 _LEAST_LAYERS = 2
 _LEAST_AREA = 6
+#: Of the broken cells so many are broken in a second place, where there is room.
+_TWICE = 1 / 7
 
 
 class _Pair(NamedTuple):
@@ -37,6 +39,7 @@ def simulate_splits(
     kinds: Sequence[str] = KINDS,
     gaps: Sequence[int] = (1, 2),
     holes: Holes = "exact",
+    layers: int = 0,
     background: Sequence[int] = (0,),
 ) -> tuple[Voxels, Truth]:
     """Break cells of a labelled volume in a known way.
@@ -46,7 +49,7 @@ def simulate_splits(
     labels : ndarray of int, shape (z, y, x)
         Any labelled volume; it is not changed. It is worked on whole, in about four times its own memory.
     rate : float
-        Part of the cells that is broken, once each, 0 .. 1.
+        Part of the cells that is broken, 0 .. 1; one in seven of them in two places, where there is room.
     hard : float
         Part of the touching, stacked pairs of different cells between which a gap is opened, 0 .. 1.
     seed : int
@@ -58,6 +61,8 @@ def simulate_splits(
     holes : {"exact", "dilated", "jittered"}
         Whether the neighbours' masks end where the broken mask was, stand back from it at random, or also
         grow into it at random, so that no hole of the mask's exact shape is left.
+    layers : int
+        Whole layers that are blanked, so that every cell is broken there at once.
     background : sequence of int
         Labels that are no cells.
 
@@ -77,7 +82,7 @@ def simulate_splits(
     _check(labels, rate, hard, seed, kinds, gaps, holes)
     work = start(labels, background, seed)
     natural = _natural(work, max(gaps))
-    splits = _plan_splits(work, rate, kinds, gaps)
+    splits = [*_plan_layers(work, layers), *_plan_splits(work, rate, kinds, gaps)]
     pairs = _open_gaps(work, hard, gaps)
     done = [break_cell(work, cell, split, holes) for cell, split in splits]
     return work.broken, _truth(work, done, natural, pairs, seed)
@@ -200,20 +205,47 @@ def _plan_splits(
     cells = [c for c in cells if work.boxes[c][0].stop - work.boxes[c][0].start >= least]
     wanted = round(rate * len(cells))
     splits: list[tuple[int, Split]] = []
+    broken = 0
     for cell in work.rng.permutation(np.array(cells, np.int64)).tolist():
-        if len(splits) >= wanted:
+        if broken >= wanted:
             break
-        kind = str(kinds[len(splits) % len(kinds)])
-        place = _place(work, cell, gaps)
-        if place is None:
-            continue
-        z, gap = place
-        name = int(work.names[cell])
-        lower = name if kind == "hole" else work.new_label(cell)
+        places = [_place(work, cell, gaps)]
+        if places[0] is not None and work.rng.random() < _TWICE:
+            places.append(_place(work, cell, gaps))
+        found = sorted(place for place in places if place is not None)
+        broken += bool(found)
+        what = [str(kinds[(len(splits) + i) % len(kinds)]) for i in range(len(found))]
+        splits += _parts(work, cell, [(*place, kind) for place, kind in zip(found, what, strict=True)])
+    return splits
+
+
+def _parts(work: Work, cell: int, places: list[tuple[int, int, str]]) -> list[tuple[int, Split]]:
+    """Give the parts of a cell below each place, from the top down, a label of their own."""
+    name = upper = int(work.names[cell])
+    splits = []
+    for z, gap, kind in places:
+        lower = upper if kind == "hole" else work.new_label(cell)
         below = (slice(z + gap + 1, work.boxes[cell][0].stop), *work.boxes[cell][1:])
         work.broken[below][work.compact[below] == cell] = lower
-        work.taken[padded(work, cell, z, z + gap + 2)] = True
-        splits.append((cell, Split(name, name, lower, z, gap, kind)))
+        splits.append((cell, Split(name, upper, lower, z, gap, kind)))
+        upper = lower
+    return splits
+
+
+def _plan_layers(work: Work, layers: int) -> list[tuple[int, Split]]:
+    """Choose whole layers, blank them, and break there all cells that go on beyond."""
+    splits: list[tuple[int, Split]] = []
+    inside = np.arange(_LEAST_LAYERS, len(work.compact) - _LEAST_LAYERS)
+    rows: dict[int, list[int]] = {}
+    for z in sorted(work.rng.permutation(inside)[:layers].tolist()):
+        work.broken[z] = work.blank
+        work.taken[z - 1 : z + 2] = True
+        for cell in sorted(set(np.unique(work.compact[z]).tolist()) - {0, *work.background}):
+            around = [(work.compact[z + k][work.boxes[cell][1:]] == cell).sum() for k in (-2, -1, 0, 1, 2)]
+            if min(around) >= _LEAST_AREA and z - 2 not in rows.get(cell, []):
+                rows.setdefault(cell, []).append(z - 1)
+    for cell, places in sorted(rows.items()):
+        splits += _parts(work, cell, [(z, 1, "missing") for z in places])
     return splits
 
 
@@ -230,6 +262,7 @@ def _place(work: Work, cell: int, gaps: Sequence[int]) -> tuple[int, int] | None
             box = padded(work, cell, z, z + gap + 2)
             upper, lower = work.compact[z][box[1:]], work.compact[z + gap + 1][box[1:]]
             if not work.taken[box].any() and ((upper == cell) & (lower == cell)).any():
+                work.taken[box] = True
                 return z, gap
     return None
 

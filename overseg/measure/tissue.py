@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numba
 import numpy as np
@@ -10,7 +10,12 @@ import numpy.typing as npt
 
 from overseg.errors import InputError
 
-Style = Literal["packed", "loose", "mixed", "columns"]
+Style = Literal["packed", "loose", "mixed", "columns", "palisade", "dividing", "sheets"]
+
+#: Height of a cell over its width.
+_ASPECT = {"palisade": 2.5, "sheets": 0.6}
+#: Of all cells, in tissue where cells divide.
+_DIVIDED = 0.35
 
 
 def generate_tissue(
@@ -33,9 +38,11 @@ def generate_tissue(
         About how many cells are wanted; cells cut by the border count as well.
     seed : int
         The same seed makes the same tissue.
-    style : {"packed", "loose", "mixed", "columns"}
+    style : {"packed", "loose", "mixed", "columns", "palisade", "dividing", "sheets"}
         ``mixed`` is packed in the left part (small x) and loose in the right; in ``columns`` packed cells are
-        stacked on each other along z, as alike as cells can be.
+        stacked on each other along z, as alike as cells can be; ``palisade`` cells are packed and long along
+        z; ``dividing`` is mixed, and a plane through its middle parts every third cell in two; ``sheets``
+        are layers of flat cells, bent.
 
     Returns
     -------
@@ -57,24 +64,37 @@ def generate_tissue(
         raise InputError(f"cannot make {n_cells} cells", remedy="ask for at least one cell")
     if seed < 0:
         raise InputError(f"the seed {seed} is negative", remedy="give a seed of zero or above")
-    if style not in ("packed", "loose", "mixed", "columns"):
-        raise InputError(f"unknown style {style!r}", remedy="choose packed, loose, mixed or columns")
+    if style not in get_args(Style):
+        raise InputError(f"unknown style {style!r}", remedy=f"choose from {', '.join(get_args(Style))}")
     size = np.array(shape, np.int64)
-    pitch = max(4.0, float((size.prod() / n_cells) ** (1 / 3)))
+    aspect = _ASPECT.get(style, 1.0)
+    pitch = max(4.0, float((size.prod() / aspect / n_cells) ** (1 / 3)))
     rng = np.random.default_rng(seed)
-    grid = tuple(max(1, round(n / pitch)) for n in shape)
+    grid = tuple(max(1, round(n / side)) for n, side in zip(shape, (pitch * aspect, pitch, pitch), strict=True))
     step = size / np.array(grid)
     spread = [1.0, 0.25, 0.25] if style == "columns" else [1.0, 1.0, 1.0]
     centre = np.moveaxis(np.indices(grid), 0, -1) + 0.5 + rng.uniform(-0.32, 0.32, (*grid, 3)) * spread
     radius = rng.uniform(0.40, 0.60, grid)
     squash = np.exp(rng.normal(0, 0.12, (*grid, 3)))
-    border = {"packed": 2.0, "columns": 2.0, "loose": -1.0, "mixed": 0.5}[style]
+    border = {"loose": -1.0, "mixed": 0.5, "dividing": 0.5}.get(style, 2.0)
     loose = centre[..., 2] > border * grid[2]
     coarse = np.maximum(2, (size / (0.5 * pitch)).astype(np.int64) + 2)
     warp = rng.normal(0, 0.10, (*coarse, 3))
+    plane = np.zeros((*grid, 3))
+    if style == "dividing":
+        plane += rng.normal(size=plane.shape) * (rng.random((*grid, 1)) < _DIVIDED)
+    if style == "sheets":
+        _bend_sheets(warp, rng)
     labels = np.zeros(shape, np.uint32)
-    _grow(labels, centre * step, radius * float(step.min()), squash, loose, warp * pitch, step)
+    _grow(labels, centre * step, radius * float(step.min()), squash, loose, plane, warp * pitch, step)
     return _compact(labels)
+
+
+def _bend_sheets(warp: npt.NDArray[np.float64], rng: np.random.Generator) -> None:
+    """Raise and lower space along z in waves across y and x."""
+    y, x = np.meshgrid(*(np.linspace(0, 2 * np.pi, n) for n in warp.shape[1:3]), indexing="ij")
+    phase = rng.uniform(0, 2 * np.pi, 2)
+    warp[..., 0] += 0.6 * (np.sin(y + phase[0]) + np.sin(x + phase[1]))
 
 
 def _compact(labels: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
@@ -102,7 +122,7 @@ def _bend(warp, z, y, x, shape, axis):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _grow(labels, centre, radius, squash, loose, warp, step):  # type: ignore[no-untyped-def]
+def _grow(labels, centre, radius, squash, loose, plane, warp, step):  # type: ignore[no-untyped-def]
     """Give every voxel to the nearest point of the lattice, or to nobody outside a loose cell's ellipsoid."""
     gz, gy, gx = radius.shape
     for z in range(labels.shape[0]):
@@ -129,4 +149,6 @@ def _grow(labels, centre, radius, squash, loose, warp, step):  # type: ignore[no
                     d += ((px - centre[at][2]) * squash[at][2]) ** 2
                     if d > radius[at] ** 2:
                         continue
-                labels[z, y, x] = (at[0] * gy + at[1]) * gx + at[2] + 1
+                side = (pz - centre[at][0]) * plane[at][0]
+                side += (py - centre[at][1]) * plane[at][1] + (px - centre[at][2]) * plane[at][2]
+                labels[z, y, x] = 2 * ((at[0] * gy + at[1]) * gx + at[2]) + (2 if side < 0 else 1)
