@@ -117,8 +117,7 @@ class Settings(_Checked):
     model : str
         A shipped model's name or a model file.
     preset : {"paper"}, optional
-        The published method as written; with a `model` made by ``train --import-geoseg``, as the authors' code
-        has it.
+        The published method as written, or as the authors' code has it with a `model` of imported weights.
     penalty : float
         Of the published method for tilted splits: taken off the z-scored shape index. The more, the fewer
         merges.

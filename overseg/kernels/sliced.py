@@ -1,7 +1,7 @@
 """Sliced distances between masks as the code of arXiv 2502.01890 has them: rows of pixels are the points.
 
-The two masks are cut to the box around both, each is divided by its area, and every row of the box is one point
-in a space with a dimension for each column. Of these two clouds of points the sliced Wasserstein-2 distance
+The two masks are cut to the box around both, each is divided by its area, and every row of the box is one
+point in a space with a dimension for each column. Of these two clouds the sliced Wasserstein-2 distance
 (Bonneel et al., J. Math. Imaging Vis. 51:22, 2015) is estimated along 10,000 random directions. This is no
 distance between shapes: a mask moved up or down is as far as one that stays, and the number shrinks with the
 area. It is here for comparison alone; nothing of ours is decided by it.

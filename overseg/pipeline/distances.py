@@ -202,15 +202,15 @@ def measured(
     size : tuple of float
         Voxel size (y, x); the published features do not use it.
     way : {"exact", "fast", "cuda", "cpu"}
-        Of earth mover's distances. ``fast`` ones are within about 1%; ``cuda`` brackets them on a graphics card, and ``cpu`` does
-        what the card would do. Bounds are certain in any case.
+        Of earth mover's distances. ``fast`` ones are within about 1%; ``cuda`` brackets them on a graphics
+        card, and ``cpu`` does what the card would do. Bounds are certain in any case.
 
     Returns
     -------
     ndarray of float64, shape (3, n, F)
         Values, then bounds that the features of exact distances lie between; equal where they are exact.
-        For ``full`` a row is NaN where a transport problem is too large to be solved, for ``geoseg`` where the
-        authors' code passes a candidate over.
+        A row is NaN for ``full`` where a transport problem is too large to be solved, and for ``geoseg``
+        where the authors' code passes a candidate over.
 
     Raises
     ------
@@ -368,15 +368,13 @@ def _published(look: Look, parts: Parts, found: Float, size: tuple[float, float]
 
 def _of_released(look: Look, parts: Parts) -> list[Asked]:
     """What the authors' code asks for: through the gap, then two layers apart in either part."""
-    pairs = [
-        (parts[0][0], parts[1][0]),
-        *(pair for part in parts for pair in zip(part, part[LAG:], strict=False)),
-    ]
+    within = (pair for part in parts for pair in zip(part, part[LAG:], strict=False))
+    pairs = [(parts[0][0], parts[1][0]), *within]
     return [(p, q, False) for p, q in pairs if len(p) and len(q)]
 
 
 def _released(look: Look, parts: Parts, found: Float, size: tuple[float, float]) -> Float:
-    """The twelve of the authors' code, three times; NaN for a cell with a hole in z, where it comes to none."""
+    """The twelve of the authors' code, three times; NaN for a cell with a hole in z, where it has none."""
     upper, lower = parts
     if not all(map(len, (*upper, *lower))):
         return np.full((3, len(GEOSEG)), np.nan)

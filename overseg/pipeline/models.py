@@ -66,15 +66,22 @@ class Models:
 
 def _gap_head(settings: Settings) -> str:
     """Name of the head that gaps are judged by."""
-    if settings.preset == "paper":
-        return "paper" if settings.model_name == "paper" else "geoseg"
-    if "geoseg" in load(settings.model).heads:
+    published, imported = settings.preset == "paper", "geoseg" in load(settings.model_name).heads
+    if published and settings.model_name == "paper":
+        return "paper"
+    if published and not imported:
         raise ModelError(
-            "imported weights judge what the authors' code judges",
+            "the preset 'paper' takes no other model than one of the authors' weights",
+            where=settings.model,
+            remedy="leave out --model or --preset, or import theirs: overseg train --import-geoseg FILE.pth",
+        )
+    if imported and not published:
+        raise ModelError(
+            "imported weights need candidates and features as the authors' code has them",
             where=settings.model,
             remedy="add --preset paper, or use another model",
         )
-    return "moments"
+    return "geoseg" if imported else "moments"
 
 
 def _checked(name: str, head: str) -> Model:

@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from overseg.cluster.receipts import file_is_there
 from overseg.kernels.tables import Bool, Candidates, Int, Layers
-from overseg.model.features import FULL, MOMENTS
 from overseg.model.intervals import Interval
 from overseg.pipeline.distances import (
     ALL,
@@ -67,8 +66,8 @@ class Scores:
     p : ndarray of float64, shape (n,)
         Probability that both faces belong to one cell.
     stage : ndarray of str, shape (n,)
-        Who said so: ``moments``, ``full``, ``paper`` or ``geoseg``; ``bounds`` where no value that the distances can
-        have changes what ``full`` would decide.
+        Who said so: ``moments``, ``full``, ``paper`` or ``geoseg``; ``bounds`` where no value that the
+        distances can have changes what ``full`` would decide.
     features : Features
         On disk; NaN where a stage was not asked.
     out_of_range : ndarray of bool, shape (n,)
