@@ -136,8 +136,8 @@ TOUCHING = """Ours, on rugged cuts made in plant tissues left out of training, t
 recipe was run with. Which penalties the paper's rows are for is not known to us beyond 1.3.
 """
 
-ELSEWHERE = """A figure; its values could not be read. Ours: each tissue judged by models that have not seen it.
-Of animals there are only neurites of a fly, which are not cell-shaped, so this is no counterpart to the
+ELSEWHERE = """A figure; its values could not be read. Ours: each tissue judged by models that have not seen
+it. Of animals there are only neurites of a fly, which are not cell-shaped, so this is no counterpart to the
 paper's transfer from plants to animals. Methods are missing where they were not run.
 """
 
@@ -148,8 +148,8 @@ None of these numbers can be set against each other directly.
 - **Data.** The authors' training data and test volumes are not here. Theirs come from Cellpose and CellStitch
   runs on plants (their README); ours are labelled volumes with splits made in them ([accuracy](accuracy.md),
   [touching](touching.md)), and the pairs that touch are cut by us, not by a segmentation.
-- **Splits.** How the authors made theirs is not known to us; some were real. Ours are of seven kinds, gaps of one
-  and two layers, with gaps opened between different cells to make it hard.
+- **Splits.** How the authors made theirs is not known to us; some were real. Ours are of seven kinds, gaps
+  of one and two layers, with gaps opened between different cells to make it hard.
 - **Training and testing.** Ours never see the tissue they are judged on. How the authors divided their plant
   data is not known to us; in their words plants are in-domain, and animals are not.
 - **Scoring.** The authors' code answers candidate by candidate. We count every split made and every cell, so

@@ -14,6 +14,7 @@ import numpy as np
 import ot
 import pytest
 import torch
+import zarr
 from typer.testing import CliRunner
 
 import overseg
@@ -230,14 +231,17 @@ def test_a_plan_merges_what_their_code_would(net, broken, judged, tmp_path):
     expected = {pair for pair, p in zip(pairs, said, strict=True) if p > 0.5}
     assert 0 < len(expected) < len(pairs)
 
-    made = overseg.plan(
-        broken, preset="paper", model=tmp_path / "theirs.safetensors", workers=1, out=tmp_path / "p"
-    )
+    options = {"preset": "paper", "model": tmp_path / "theirs.safetensors", "workers": 1}
+    made = overseg.plan(broken, out=tmp_path / "p", **options)
     table = made.candidates.to_pylist()
     assert {(row["a"], row["b"]) for row in table if row["decision"] == "merge"} == expected
     assert {row["stage"] for row in table} == {"geoseg"}
     over = [row for row in table if judged.get((row["a"], row["b"]), 0) is None]
     assert over and all(row["p"] == 0 and row["decision"] == "keep" for row in over)
+
+    chunks = zarr.create_array(tmp_path / "c.zarr", shape=broken.shape, dtype="u4", chunks=(5, 23, 31))
+    chunks[:] = broken
+    assert overseg.plan(tmp_path / "c.zarr", **options).hash == made.hash
 
 
 def test_the_card_tells_where_it_comes_from(imported, tmp_path):
