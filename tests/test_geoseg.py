@@ -25,7 +25,7 @@ from overseg.kernels.scan import scan_array
 from overseg.kernels.sliced import sliced_distance
 from overseg.measure import geoseg, import_geoseg, tensors
 from overseg.model import load, save
-from overseg.model.geoseg import GEOSEG, R2_MEAN, R2_SCALE, TENSORS, geoseg_features
+from overseg.model.geoseg import GEOSEG, R2_MEAN, R2_SCALE, TENSORS, geoseg_features, geoseg_head
 from overseg.pipeline.candidates import find_candidates
 from overseg.pipeline.distances import ALL, looks, measured
 from tests.twins import geoseg_twin as twin
@@ -322,19 +322,34 @@ def test_code_in_the_file_is_refused_and_never_run(tmp_path, way):
         ({**state(), "more": torch.zeros(1)}, "'more' is one tensor too many"),
         (state(layer2_weight=torch.zeros(64, 127)), r"shape \(64, 127\), not \(64, 128\)"),
         (state(layer1_weight=torch.zeros(128, 12).half()), "not a plain tensor"),
-        (state(layer1_weight=torch.zeros(128, 12).to_sparse()), "not a plain tensor|nothing but tensors"),
+        (state(layer1_weight=torch.zeros(128, 12).to_sparse()), "not a plain tensor"),
         (state(layer1_weight=torch.zeros(1).expand(1 << 40)), "more than 1,000,000 numbers"),
         (state(layer3_bias=torch.full((32,), torch.nan)), "NaN or infinite"),
         (state(layer3_bias=torch.full((32,), torch.inf)), "NaN or infinite"),
+    ],
+)
+def test_anything_but_these_tensors_is_refused(content, match):
+    with pytest.raises(ModelError, match=match):
+        found = tensors._tensors(content, torch)
+        if isinstance(found, str):
+            raise ModelError(found)
+        geoseg_head(found, "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ({"model": state(), "epoch": 50}, "'model' is a dict and not a tensor"),
+        (state(layer2_weight=torch.zeros(64, 127)), r"shape \(64, 127\), not \(64, 128\)"),
         (Net(), "reads nothing but tensors"),
     ],
 )
-def test_anything_but_these_tensors_is_refused(tmp_path, content, match):
+def test_a_file_of_something_else_is_refused(tmp_path, content, match):
     torch.save(content, tmp_path / "w.pth")
     refused(tmp_path, match)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 no zip"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip"])
 def test_what_is_no_torch_file_is_refused(tmp_path, content):
     (tmp_path / "w.pth").write_bytes(content)
     refused(tmp_path, "reads nothing but tensors")
