@@ -40,6 +40,7 @@ parts: install   ## real processes, faults, real volumes
 accuracy: install ## benchmarks/accuracy.md, from the real volumes
 	$(RUN) -m benchmarks.touching
 	$(RUN) -m benchmarks.accuracy
+	$(RUN) -m benchmarks.paper
 
 bench: install   ## benchmarks/README.md: speed and memory; half an hour, 6 GB of disk, a quiet machine
 	$(RUN) -m benchmarks.run

@@ -117,7 +117,7 @@ class Settings(_Checked):
     model : str
         A shipped model's name or a model file.
     preset : {"paper"}, optional
-        The published method as written.
+        The published method as written, or as the authors' code has it with a `model` of imported weights.
     penalty : float
         Of the published method for tilted splits: taken off the z-scored shape index. The more, the fewer
         merges.
@@ -171,8 +171,12 @@ class Settings(_Checked):
 
     @model_validator(mode="after")
     def _preset_is_whole(self) -> Self:
-        if self.preset == "paper" and self.model not in ("default", "paper"):
+        if self.preset != "paper" or self.model in ("default", "paper"):
+            return self
+        if not self.model.endswith(".safetensors"):
             raise ValueError("the preset 'paper' brings its own model: leave out --model")
+        if self.kind != "gap":
+            raise ValueError("imported weights judge gaps only: leave out --kind, or --model")
         return self
 
     @model_validator(mode="after")
@@ -190,8 +194,8 @@ class Settings(_Checked):
 
     @property
     def model_name(self) -> str:
-        """The model in force: the preset's, else the one asked for."""
-        return "paper" if self.preset == "paper" else self.model
+        """The model in force: the preset's own where none is named, else the one asked for."""
+        return "paper" if self.preset == "paper" and self.model == "default" else self.model
 
 
 class RunSettings(_Checked):

@@ -11,6 +11,7 @@ import typer
 from overseg.cli import text
 from overseg.cli.command import Answer, command
 from overseg.cli.options import BACKGROUND, LABEL, VOXEL_SIZE
+from overseg.errors import InputError
 
 _PANEL = "Measure and learn"
 
@@ -22,7 +23,13 @@ def register(app: typer.Typer) -> None:
     command(
         app, _PANEL, "overseg simulate labelled.zarr practice.zarr --rate 0.3", LABEL, VOXEL_SIZE, BACKGROUND
     )(simulate)
-    command(app, _PANEL, "overseg train first.zarr second.zarr --out mine.safetensors", VOXEL_SIZE)(train)
+    command(
+        app,
+        _PANEL,
+        "overseg train first.zarr second.zarr --out mine.safetensors\n"
+        "overseg train --import-geoseg mlp_model_epoch_50.pth --out theirs.safetensors",
+        VOXEL_SIZE,
+    )(train)
     command(app, _PANEL, "overseg evaluate result.zarr truth.zarr", LABEL)(evaluate)
 
 
@@ -66,20 +73,33 @@ def simulate(
 
 
 def train(
-    labels: Annotated[list[str], typer.Argument(help="Labelled volumes to learn from.", metavar="LABELS...")],
+    labels: Annotated[
+        list[str] | None, typer.Argument(help="Labelled volumes to learn from.", metavar="LABELS...")
+    ] = None,
+    *,
     out: Annotated[str, typer.Option(help="The new model, NAME.safetensors.", metavar="MODEL")],
     kind: Annotated[
         Literal["gap", "tilted"],
         typer.Option(help="Learn from missing layers, or from cuts between parts that touch."),
     ] = "gap",
     seed: Seed = 0,
+    import_geoseg: Annotated[
+        str | None,
+        typer.Option(
+            help="Learn nothing: take the weights that the authors of the published method released.",
+            metavar="FILE.pth",
+        ),
+    ] = None,
     **options: Any,
 ) -> Answer:
     """Make a model from labelled volumes: their cells are broken in known ways to learn from."""
     from overseg.measure import train
 
-    sizes = None if options["voxel_size"] is None else [options["voxel_size"]] * len(labels)
-    model = train(labels, out, voxel_sizes=sizes, seed=seed, kind=kind)
+    if import_geoseg is not None:
+        return _imported(import_geoseg, out, bool(labels) or options["voxel_size"] is not None, kind)
+    volumes = labels or []
+    sizes = None if options["voxel_size"] is None else [options["voxel_size"]] * len(volumes)
+    model = train(volumes, out, voxel_sizes=sizes, seed=seed, kind=kind)
     said = {
         "model": out,
         "card": str(Path(out).with_suffix(".json")),
@@ -95,6 +115,30 @@ def train(
         )
     )
     return Answer(said, text.facts(said) + following)
+
+
+def _imported(file: str, out: str, volumes: bool, kind: str) -> Answer:
+    """A model of weights that others trained."""
+    from overseg.measure import import_geoseg
+
+    if volumes or kind != "gap":
+        raise InputError(
+            "imported weights learn from no volumes"
+            if volumes
+            else "imported weights judge gaps only: the authors' way with tilted splits is not taken over",
+            where=f"--import-geoseg {file}",
+            remedy="leave out LABELS and --voxel-size" if volumes else "leave out --kind",
+        )
+    model = import_geoseg(file, out)
+    said = {
+        "model": out,
+        "card": str(Path(out).with_suffix(".json")),
+        "digest": model.digest,
+        "threshold": model.threshold,
+        "licence": model.card["licence"],
+    }
+    use = text.line("plan", "VOLUME", "--preset", "paper", "--model", out)
+    return Answer(said, text.facts(said) + text.steps(("use it, for comparison", use)))
 
 
 def evaluate(

@@ -12,6 +12,7 @@ _HOMES = {
     "simulate": "simulation",
     "simulate_splits": "simulation",
     "generate_tissue": "tissue",
+    "import_geoseg": "geoseg",
     "read_truth": "truth",
     "Truth": "truth",
     "train": "training",
@@ -23,6 +24,7 @@ __all__ = [
     "cut_cells",
     "evaluate",
     "generate_tissue",
+    "import_geoseg",
     "read_truth",
     "simulate",
     "simulate_splits",
@@ -32,6 +34,7 @@ __all__ = [
 if TYPE_CHECKING:
     from overseg.measure.cutting import cut_cells
     from overseg.measure.evaluation import Evaluation, evaluate
+    from overseg.measure.geoseg import import_geoseg
     from overseg.measure.simulation import simulate, simulate_splits
     from overseg.measure.tissue import generate_tissue
     from overseg.measure.training import train

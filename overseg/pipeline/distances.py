@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.emd_features import centred, layer_points
+from overseg.kernels.sliced import sliced_bytes, sliced_distance
 from overseg.kernels.tables import Candidates, Int, LayerTable
 from overseg.kernels.transport import Points, can_be_solved, emd_between, emd_points
 from overseg.model.features import FULL, MOMENTS, PAPER, distance_features, paper_features
+from overseg.model.geoseg import GEOSEG, LAG, geoseg_features
 from overseg.model.intervals import Interval, distance_intervals
 from overseg.pipeline.boxes import HELD_BYTES, Reader, batched, tile_of
 from overseg.pipeline.device import find_card
@@ -35,6 +38,9 @@ Read = Callable[[Box], npt.NDArray[Any]]
 Device = Literal["cuda", "cpu"]
 Way = Literal["exact", "fast"] | Device
 Pair = tuple[Points, Points]
+
+#: Names of all features of a plan by the head of its second stage; the last `width_of` are distances.
+NAMES = {"full": FULL, "paper": PAPER, "geoseg": GEOSEG}
 
 #: Pairs of layers within a part that the second stage looks at, the nearest to the gap.
 REACH = 4
@@ -119,15 +125,20 @@ def batches(wanted: Sequence[Look]) -> Iterator[tuple[Look, ...]]:
     return batched(wanted, _BATCH_ROWS, _BATCH_VOXELS)
 
 
-def peak_bytes(volume: Volume, batch: Sequence[Look]) -> int:
+def width_of(kind: str) -> int:
+    """How many features come of distances."""
+    return len(NAMES[kind]) - (len(MOMENTS) if kind == "full" else 0)
+
+
+def peak_bytes(volume: Volume, batch: Sequence[Look], kind: str) -> int:
     """Memory that a task of these needs for its voxels and masks, at most."""
     size = volume.dtype.itemsize
     largest, together = max(look.voxels for look in batch), sum(look.voxels for look in batch)
     held = min(size * together, max(HELD_BYTES, size * largest))
     # A box is widened to 64 bits and compared; a mask's voxel is two numbers, listed, centred and sorted.
-    return (
-        held + 3 * size * int(np.prod(tile_of(volume))) + 17 * largest + 64 * (_GROUP_VOXELS + largest // 2)
-    )
+    masks = 17 * largest + 64 * (_GROUP_VOXELS + largest // 2)
+    more = sliced_bytes(max(look.box[5] - look.box[4] for look in batch)) if kind == "geoseg" else 0
+    return held + 3 * size * int(np.prod(tile_of(volume))) + masks + more
 
 
 def distance_task(
@@ -140,8 +151,9 @@ def distance_task(
     volume : Volume
         Only read.
     batch : sequence of Look
-    kind : {"full", "paper"}
-        Distance features of the second stage, or the published twelve.
+    kind : {"full", "paper", "geoseg"}
+        Distance features of the second stage, or the published twelve, as written or as the authors' code
+        has them.
     path : str
         ``.npy`` file of float64 to write, whole or not at all: those of `measured`.
     t : int
@@ -186,33 +198,34 @@ def measured(
     read : callable
         Gives the labels in a half-open box of slices (z, y, x).
     batch : sequence of Look
-    kind : {"full", "paper"}
+    kind : {"full", "paper", "geoseg"}
     size : tuple of float
         Voxel size (y, x); the published features do not use it.
     way : {"exact", "fast", "cuda", "cpu"}
-        ``fast`` distances are within about 1%; ``cuda`` brackets them on a graphics card, and ``cpu`` does
-        what the card would do. Bounds are certain in any case.
+        Of earth mover's distances. ``fast`` ones are within about 1%; ``cuda`` brackets them on a graphics
+        card, and ``cpu`` does what the card would do. Bounds are certain in any case.
 
     Returns
     -------
     ndarray of float64, shape (3, n, F)
         Values, then bounds that the features of exact distances lie between; equal where they are exact.
-        For ``full`` a row is NaN where a transport problem is too large to be solved.
+        A row is NaN for ``full`` where a transport problem is too large to be solved, and for ``geoseg``
+        where the authors' code passes a candidate over.
 
     Raises
     ------
     ResourceError
         If a problem of the published features is too large to be solved.
     """
-    pixels = (1.0, 1.0) if kind == "paper" else size
-    measure, rows = _Measure(pixels, way, refuse=kind == "paper"), []
-    asks, tells = (_of_profile, _published) if kind == "paper" else (_of_change, _second_stage)
+    pixels = size if kind == "full" else (1.0, 1.0)
+    asks, tells = _ASKS_AND_TELLS[kind]
+    solve = _sliced if kind == "geoseg" else partial(_solved, size=pixels, way=way, refuse=kind == "paper")
+    measure, rows = _Measure(solve), []
     for group in _groups(read, batch):
         asked = [asks(look, parts) for look, parts in group]
         measure.solve(pair for pairs in asked for pair in pairs)
         rows += [tells(*one, measure.of(pairs), pixels) for one, pairs in zip(group, asked, strict=True)]
-    width = len(PAPER) if kind == "paper" else len(FULL) - len(MOMENTS)
-    return np.array(rows, np.float64).reshape(len(batch), 3, width).transpose(1, 0, 2)
+    return np.array(rows, np.float64).reshape(len(batch), 3, width_of(kind)).transpose(1, 0, 2)
 
 
 @dataclass(frozen=True)
@@ -261,15 +274,15 @@ def _parts(read: Read, look: Look) -> Parts:
 class _Measure:
     """Distances between layers with bounds; each once, however many candidates ask for it."""
 
-    def __init__(self, size: tuple[float, float], way: Way, refuse: bool) -> None:
-        self._size, self._way, self._refuse = size, way, refuse
+    def __init__(self, solved: Callable[[Sequence[Pair]], Float]) -> None:
+        self._solved = solved
         self._known: dict[tuple[int, int, int, int, bool], Float] = {}
 
     def solve(self, asked: Iterable[Asked]) -> None:
         """Work out those that are not known yet, all at once."""
         new = {self._key(one): one for one in asked if self._key(one) not in self._known}
         pairs = [_laid(*one) for one in new.values()]
-        self._known.update(zip(new, _solved(pairs, self._size, self._way, self._refuse).T, strict=True))
+        self._known.update(zip(new, self._solved(pairs).T, strict=True))
 
     def of(self, asked: Sequence[Asked]) -> Float:
         """Values, lower and upper bounds of distances that are known, shape (3, n)."""
@@ -303,6 +316,11 @@ def _solved(pairs: Sequence[Pair], size: tuple[float, float], way: Way, refuse: 
     else:
         out[:, rows] = [emd_points(*pair, size) for pair in some]
     return out
+
+
+def _sliced(pairs: Sequence[Pair]) -> Float:
+    """Distances of the authors' code, three times; shape (3, n)."""
+    return np.tile(np.array([sliced_distance(*pair) for pair in pairs], np.float64), (3, 1))
 
 
 def _within(part: list[_Layer], lag: int) -> list[tuple[_Layer, _Layer]]:
@@ -346,3 +364,29 @@ def _published(look: Look, parts: Parts, found: Float, size: tuple[float, float]
         within, areas = within[::-1], areas[::-1]
     row = paper_features(found[0, 0], within[0], within[1], areas)
     return np.stack([row, row, row])
+
+
+def _of_released(look: Look, parts: Parts) -> list[Asked]:
+    """What the authors' code asks for: through the gap, then two layers apart in either part."""
+    within = (pair for part in parts for pair in zip(part, part[LAG:], strict=False))
+    pairs = [(parts[0][0], parts[1][0]), *within]
+    return [(p, q, False) for p, q in pairs if len(p) and len(q)]
+
+
+def _released(look: Look, parts: Parts, found: Float, size: tuple[float, float]) -> Float:
+    """The twelve of the authors' code, three times; NaN for a cell with a hole in z, where it has none."""
+    upper, lower = parts
+    if not all(map(len, (*upper, *lower))):
+        return np.full((3, len(GEOSEG)), np.nan)
+    cut = 1 + max(0, len(upper) - LAG)
+    joined = [layer.points[:, 0] << 32 | layer.points[:, 1] for layer in (*upper[::-1], *lower)]
+    overlaps = [len(np.intersect1d(p, q, assume_unique=True)) for p, q in pairwise(joined)]
+    row = geoseg_features(found[0, 0], found[0, 1:cut], found[0, cut:], overlaps)
+    return np.stack([row, row, row])
+
+
+_ASKS_AND_TELLS = {
+    "full": (_of_change, _second_stage),
+    "paper": (_of_profile, _published),
+    "geoseg": (_of_released, _released),
+}

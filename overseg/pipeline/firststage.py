@@ -142,11 +142,8 @@ def first_task(first: First, start: int, stop: int, path: str) -> dict[str, Any]
     candidates = Candidates(**columns, noise=((),) * (stop - start))
     layers = first.layers.take(np.concatenate([candidates.a, candidates.b]))
     rows = np.arange(stop - start)
-    features, p, strange = (
-        np.zeros((stop - start, 0)),
-        np.full(stop - start, np.nan),
-        np.zeros(stop - start, bool),
-    )
+    # Whom nobody has a word for, as published, stays apart.
+    features, p, strange = np.zeros((stop - start, 0)), np.zeros(stop - start), np.zeros(stop - start, bool)
     if first.head is not None:
         features = moments_features(candidates, layers, first.voxel_size)
         p, strange = first.head.probability(features), first.head.out_of_range(features)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from overseg.errors import ModelError
 from overseg.model import features, load
 from overseg.model.across import ACROSS
+from overseg.model.geoseg import GEOSEG
 from overseg.model.touching import TOUCHING
 from overseg.settings import digest
 
@@ -20,6 +21,7 @@ _KNOWN = {
     "moments": features.MOMENTS,
     "full": features.FULL,
     "paper": features.PAPER,
+    "geoseg": GEOSEG,
     "touching": TOUCHING,
     "across": TOUCHING + ACROSS,
 }
@@ -45,7 +47,7 @@ class Models:
         """Those in force. Raises `ModelError` where one cannot be used."""
         gaps = touching = None
         if settings.kind != "tilted":
-            gaps = _checked(settings.model_name, "paper" if settings.preset == "paper" else "moments")
+            gaps = _checked(settings.model_name, _gap_head(settings))
         if settings.kind != "gap":
             published = settings.preset == "paper"
             own = settings.model != "default" and not published
@@ -60,6 +62,26 @@ class Models:
         """Digest of the model; of both together where there are two."""
         both = [model.digest for model in (self.gaps, self.touching) if model is not None]
         return both[0] if len(both) == 1 else digest(both)
+
+
+def _gap_head(settings: Settings) -> str:
+    """Name of the head that gaps are judged by."""
+    published, imported = settings.preset == "paper", "geoseg" in load(settings.model_name).heads
+    if published and settings.model_name == "paper":
+        return "paper"
+    if published and not imported:
+        raise ModelError(
+            "the preset 'paper' takes no other model than one of the authors' weights",
+            where=settings.model,
+            remedy="leave out --model or --preset, or import theirs: overseg train --import-geoseg FILE.pth",
+        )
+    if imported and not published:
+        raise ModelError(
+            "imported weights need candidates and features as the authors' code has them",
+            where=settings.model,
+            remedy="add --preset paper, or use another model",
+        )
+    return "geoseg" if imported else "moments"
 
 
 def _checked(name: str, head: str) -> Model:

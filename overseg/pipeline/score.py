@@ -22,9 +22,18 @@ import numpy.typing as npt
 
 from overseg.cluster.receipts import file_is_there
 from overseg.kernels.tables import Bool, Candidates, Int, Layers
-from overseg.model.features import FULL, MOMENTS, PAPER
 from overseg.model.intervals import Interval
-from overseg.pipeline.distances import ALL, REACH, Device, Look, Way, distance_task, peak_bytes
+from overseg.pipeline.distances import (
+    ALL,
+    NAMES,
+    REACH,
+    Device,
+    Look,
+    Way,
+    distance_task,
+    peak_bytes,
+    width_of,
+)
 from overseg.pipeline.distances import batches as look_batches
 from overseg.pipeline.firststage import First, Firsts, Wanted, first_task, save_candidates
 from overseg.pipeline.firststage import batches as first_batches
@@ -41,6 +50,9 @@ if TYPE_CHECKING:
 Float = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 
+#: Heads of the published method, of which a model has one: as written, or as the authors' code has it.
+PUBLISHED = ("paper", "geoseg")
+
 MARGIN = 1e-3
 """Distances that are not exact are not trusted where p may come as near as this to a border of a decision."""
 
@@ -54,8 +66,8 @@ class Scores:
     p : ndarray of float64, shape (n,)
         Probability that both faces belong to one cell.
     stage : ndarray of str, shape (n,)
-        Who said so: ``moments``, ``full`` or ``paper``; ``bounds`` where no value that the distances can
-        have changes what ``full`` would decide.
+        Who said so: ``moments``, ``full``, ``paper`` or ``geoseg``; ``bounds`` where no value that the
+        distances can have changes what ``full`` would decide.
     features : Features
         On disk; NaN where a stage was not asked.
     out_of_range : ndarray of bool, shape (n,)
@@ -131,7 +143,8 @@ def score(
     """
     work = _Work(volume, t, fingerprint, executor, run, progress)
     published = settings.preset == "paper"
-    second = model.head("paper") if published else model.heads.get("full")
+    kind = next((name for name in PUBLISHED if published and name in model.heads), "full")
+    second = model.heads.get(kind)
     everyone: Wanted = "all" if published or settings.emd == "all" else "unsure"
     first = First(
         "",
@@ -144,11 +157,11 @@ def score(
         Limits.of(model, settings),
     )
     batches = work.first_stage(first, candidates, model.digest)
-    found = _Found.after_the_tables(candidates, batches, PAPER if published else FULL, first.limits)
+    found = _Found.after_the_tables(candidates, batches, kind, first.limits)
     for way in _ways(settings, device):
         rest = found.left_open()
         if second is not None and rest.any():
-            found.learn(rest, work.distances(candidates, batches, rest, found.kind, way), second)
+            found.learn(rest, work.distances(candidates, batches, rest, kind, way), second)
     return found.scores()
 
 
@@ -169,8 +182,8 @@ class _Found:
     ----------
     batches : list of (int, int, str)
         Candidates as half-open ranges, and the file of what the first stage found.
-    names : tuple of str
-        Of the features; the last ones are distances.
+    kind : {"full", "paper", "geoseg"}
+        Head of the second stage.
     p, low, high : ndarray of float64, shape (n,)
         Probability, and bounds of what it will be when distances are exact.
     certain, wanted : ndarray of bool, shape (n,)
@@ -183,7 +196,7 @@ class _Found:
 
     candidates: Candidates
     batches: list[tuple[int, int, str]]
-    names: tuple[str, ...]
+    kind: str
     limits: Limits
     p: Float
     low: Float
@@ -199,12 +212,13 @@ class _Found:
         cls,
         candidates: Candidates,
         batches: list[tuple[int, int, str]],
-        names: tuple[str, ...],
+        kind: str,
         limits: Limits,
     ) -> _Found:
         """The first stage's word, and for those it leaves to the second what that can say at all."""
         n = len(candidates)
-        p, strange, stage = np.full(n, np.nan), np.zeros(n, bool), np.full(n, "moments", "<U7")
+        p, strange = np.full(n, np.nan), np.zeros(n, bool)
+        stage = np.full(n, "moments" if kind == "full" else kind, "<U7")
         low, high, certain, wanted = np.zeros(n), np.ones(n), np.ones(n, bool), np.zeros(n, bool)
         for start, stop, path in batches:
             each = Firsts.load(path)
@@ -215,13 +229,9 @@ class _Found:
             sure = each.certain
             p[rows[sure]], strange[rows[sure]] = each.middle[sure], each.strange[sure]
             stage[rows[sure]] = "bounds"
-        none = np.full((int(wanted.sum()), len(names) - (len(MOMENTS) if names == FULL else 0)), np.nan)
-        given = candidates, batches, names, limits
+        none = np.full((int(wanted.sum()), width_of(kind)), np.nan)
+        given = candidates, batches, kind, limits
         return cls(*given, p, low, high, certain, wanted, stage, strange, none)
-
-    @property
-    def kind(self) -> str:
-        return "paper" if self.names == PAPER else "full"
 
     def left_open(self) -> Bool:
         """Candidates whose decision, or rank among rivals, is not certain yet."""
@@ -239,7 +249,8 @@ class _Found:
             here = found[:, at : at + len(rows)]
             at += len(rows)
             both = [np.concatenate([features, part], axis=1) for part in here]
-            # A transport problem too large to be solved leaves the first stage's word.
+            # A transport problem too large to be solved leaves the first stage's word; whom the authors' code
+            # passes over stays apart.
             known = np.isfinite(both[0]).all(axis=1)
             self._settle(rows[~known], each.p[each.rows[mine]][~known])
             self._judge(second, rows[known], *(part[known] for part in both))
@@ -266,7 +277,7 @@ class _Found:
             mine = np.flatnonzero(self.wanted[start:stop])
             blocks.append(partial(_features, path, mine, self.distances[at : at + len(mine)]))
             at += len(mine)
-        return Scores(self.p, self.stage, Features(self.names, tuple(blocks)), self.strange)
+        return Scores(self.p, self.stage, Features(NAMES[self.kind], tuple(blocks)), self.strange)
 
 
 def _features(path: str, rows: Int, values: Float) -> Float:
@@ -320,7 +331,7 @@ class _Work:
             name = f"t{self.t}-{kind}-{_short([*facts, [asdict(look) for look in batch]])}"
             path = str(self.run / "distances" / f"{name}.npy")
             units[name] = (self.volume, batch, kind, path, self.t, way)
-            need = peak_bytes(self.volume, batch)
+            need = peak_bytes(self.volume, batch, kind)
             self.executor.check_room(need, "measuring the largest cells' distances", self.volume.location)
         done = self._run("distances", distance_task, units)
         parts = [np.load(done[name]["path"], allow_pickle=False) for name in units]
