@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from overseg.kernels.groups import Groups
 from overseg.kernels.tables import Candidates
+from overseg.model.unusual import UNUSUAL
 from overseg.pipeline.decide import Verdicts
 from overseg.pipeline.health import warnings_of
 from overseg.pipeline.parts import TimePoint
@@ -28,7 +29,11 @@ from overseg.settings import Settings, canonical
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from overseg.pipeline.models import Models
+    from overseg.pipeline.touching import Pairs
     from overseg.volume import Volume
+
+_FEW_STRANGE = 20  # so many unusual candidates are no news, whatever their share
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Judged:
 def put_together(
     volume: Volume,
     settings: Settings,
-    model: str,
+    models: Models,
     judged: list[Judged],
     settled: Settled,
     scanned: list[Path],
@@ -80,8 +85,8 @@ def put_together(
     ----------
     volume : Volume
     settings : Settings
-    model : str
-        Digest of the model, or of both.
+    models : Models
+        Those in force.
     judged : list of Judged
         All time points.
     settled : Settled
@@ -100,9 +105,11 @@ def put_together(
     units = _units(volume, judged, settings, scanned, merges, fills)
     mark = fingerprint_text(each.found.fingerprint for each in judged)
     return PlanData(
-        hash=compute_plan_hash(plain, model, volume.shape, volume.voxel_size, mark, table, merges, fills),
+        hash=compute_plan_hash(
+            plain, models.digest, volume.shape, volume.voxel_size, mark, table, merges, fills
+        ),
         settings=plain,
-        model=model,
+        model=models.digest,
         volume=_facts(volume, mark),
         counts=_counts(judged, settled, units),
         seconds=seconds,
@@ -112,6 +119,7 @@ def put_together(
         fills=fills,
         units=units,
         partial=settings.region is not None,
+        measured=models.measured,
         features=_features(judged),
     )
 
@@ -154,6 +162,7 @@ def _table(judged: list[Judged]) -> pa.Table:
             "area_b": c.area_b,
             "p": each.scores.p,
             "stage": pa.array(each.scores.stage, pa.string()),
+            "unusual": each.scores.unusual,
             "decision": pa.array(each.verdicts.decision, pa.string()),
             "reason": pa.array(each.verdicts.reason, pa.string()),
         }
@@ -178,6 +187,7 @@ def _contacts(t: int, joined: Joined) -> dict[str, Any]:
         "area_b": pairs.faces_b,
         "p": pairs.p,
         "stage": joined.touching.stage.tolist(),
+        "unusual": pairs.unusual,
         "decision": joined.verdicts.decision.tolist(),
         "reason": joined.verdicts.reason.tolist(),
     }
@@ -256,6 +266,25 @@ def _of_contacts(judged: list[Judged], joined: list[Joined]) -> dict[str, Any]:
     }
 
 
+def _unlike(judged: Judged) -> list[str]:
+    """A warning where most candidates are unlike what the model was trained on."""
+    parts: list[Scores | Pairs] = [judged.scores]
+    parts += [judged.joined.touching.pairs] if judged.joined is not None else []
+    far = np.concatenate([part.out_of_range for part in parts])
+    beyond = np.concatenate([part.unusual for part in parts]) >= UNUSUAL  # not where it is not known
+    strange, several = int((far | beyond).sum()), len(far)
+    if strange <= _FEW_STRANGE or 2 * strange <= several:
+        return []
+    told = f"{int(far.sum()):,} lie far outside its range and are left to review"
+    if beyond.any():
+        told = f"{int(beyond.sum()):,} are more unusual than 99 of 100 examples it learned from, {told}"
+    return [
+        f"{strange:,} of {several:,} candidates are unlike what the model was trained on: {told}. Look at some "
+        "(overseg show PLAN --why LABEL) and review them, or train a model on a few labelled stacks "
+        "(overseg train)."
+    ]
+
+
 def _warnings(volume: Volume, judged: list[Judged], settled: Settled) -> list[str]:
     lines = volume.warnings()
     for each in judged:
@@ -265,16 +294,7 @@ def _warnings(volume: Volume, judged: list[Judged], settled: Settled) -> list[st
             held = "only background" if labels == 0 else "only one label"
             lines.append(f"{at}The volume holds {held}: there is nothing to merge.")
         lines += [f"{at}{line}" for line in warnings_of(each.found.health)]
-        beyond, several = each.scores.out_of_range, len(each.candidates)
-        if each.joined is not None:
-            beyond = np.concatenate([beyond, each.joined.touching.pairs.out_of_range])
-            several += len(each.joined.touching.pairs)
-        strange = int(beyond.sum())
-        if strange > 20 and 2 * strange > several:
-            lines.append(
-                f"{at}{strange} of {several} candidates lie far outside what the model was "
-                "trained on: review them, or train a model on a few labelled stacks (overseg train)."
-            )
+        lines += [f"{at}{line}" for line in _unlike(each)]
     if len(settled.spared):
         lines.append(
             f"{len(settled.spared)} labels would have vanished under restored masks: nothing was taken there."

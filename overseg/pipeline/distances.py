@@ -24,7 +24,7 @@ from overseg.model.features import FULL, MOMENTS, PAPER, distance_features, pape
 from overseg.model.intervals import Interval, distance_intervals
 from overseg.pipeline.boxes import HELD_BYTES, Reader, batched, tile_of
 from overseg.pipeline.device import find_card
-from overseg.pipeline.planfile import write_atomically
+from overseg.pipeline.durable import write_atomically
 
 if TYPE_CHECKING:
     from overseg.volume import Volume

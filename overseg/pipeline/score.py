@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,18 +60,22 @@ class Scores:
         On disk; NaN where a stage was not asked.
     out_of_range : ndarray of bool, shape (n,)
         Far outside what the model was trained on.
+    unusual : ndarray of float64, shape (n,)
+        How unusual each is to the head that judged it, 0 to 1; NaN where that does not know. See
+        `overseg.model.Head.unusual`.
     """
 
     p: Float
     stage: npt.NDArray[np.str_]
     features: Features
     out_of_range: Bool
+    unusual: Float
 
     @classmethod
     def none(cls) -> Scores:
         """Of no candidates."""
         nobody = np.zeros(0, bool)
-        return cls(np.zeros(0), np.zeros(0, "<U7"), Features((), ()), nobody)
+        return cls(np.zeros(0), np.zeros(0, "<U7"), Features((), ()), nobody, np.zeros(0))
 
 
 def score(
@@ -175,7 +179,7 @@ class _Found:
         Probability, and bounds of what it will be when distances are exact.
     certain, wanted : ndarray of bool, shape (n,)
         Whether all of these bounds are one decision; who is to be judged by distances.
-    stage, strange : ndarray, shape (n,)
+    stage, strange, unusual : ndarray, shape (n,)
         As in `Scores`.
     distances : ndarray of float64, shape (k, F)
         Features of those who are wanted, in order.
@@ -192,6 +196,7 @@ class _Found:
     wanted: Bool
     stage: npt.NDArray[np.str_]
     strange: Bool
+    unusual: Float
     distances: Float
 
     @classmethod
@@ -205,19 +210,21 @@ class _Found:
         """The first stage's word, and for those it leaves to the second what that can say at all."""
         n = len(candidates)
         p, strange, stage = np.full(n, np.nan), np.zeros(n, bool), np.full(n, "moments", "<U7")
+        unusual = np.full(n, np.nan)
         low, high, certain, wanted = np.zeros(n), np.ones(n), np.ones(n, bool), np.zeros(n, bool)
         for start, stop, path in batches:
             each = Firsts.load(path)
             p[start:stop], strange[start:stop] = each.p, each.out_of_range
+            unusual[start:stop] = each.unlike
             low[start:stop] = high[start:stop] = each.p
             rows = start + each.rows
             low[rows], high[rows], certain[rows], wanted[rows] = each.low, each.high, each.certain, True
             sure = each.certain
             p[rows[sure]], strange[rows[sure]] = each.middle[sure], each.strange[sure]
-            stage[rows[sure]] = "bounds"
+            stage[rows[sure]], unusual[rows[sure]] = "bounds", each.unusual[sure]
         none = np.full((int(wanted.sum()), len(names) - (len(MOMENTS) if names == FULL else 0)), np.nan)
         given = candidates, batches, names, limits
-        return cls(*given, p, low, high, certain, wanted, stage, strange, none)
+        return cls(*given, p, low, high, certain, wanted, stage, strange, unusual, none)
 
     @property
     def kind(self) -> str:
@@ -252,6 +259,7 @@ class _Found:
     def _judge(self, second: Head, rows: Int, values: Float, low: Float, high: Float) -> None:
         """What the second stage says, and how far it can be trusted."""
         self.stage[rows], self.strange[rows] = self.kind, second.out_of_range(values)
+        self.unusual[rows] = second.unusual(values)
         self._settle(rows, second.probability(values))
         loose = (low < high).any(axis=1)
         same, p = certain(second, Interval(low[loose], high[loose]), self.limits, MARGIN)
@@ -266,7 +274,8 @@ class _Found:
             mine = np.flatnonzero(self.wanted[start:stop])
             blocks.append(partial(_features, path, mine, self.distances[at : at + len(mine)]))
             at += len(mine)
-        return Scores(self.p, self.stage, Features(self.names, tuple(blocks)), self.strange)
+        features = Features(self.names, tuple(blocks))
+        return Scores(self.p, self.stage, features, self.strange, self.unusual)
 
 
 def _features(path: str, rows: Int, values: Float) -> Float:
@@ -296,7 +305,8 @@ class _Work:
         saved, mark = save_candidates(folder, f"t{self.t}", candidates)
         first, layers = replace(first, candidates=str(saved)), first.layers
         facts = [str(self.fingerprint), mark, list(first.voxel_size), model, first.wanted, first.reach]
-        name = f"t{self.t}-{_short([*facts, *vars(first.limits).values()])}"
+        kept = [each.name for each in fields(Firsts)]
+        name = f"t{self.t}-{_short([*facts, *vars(first.limits).values(), kept])}"
         found = [
             (start, stop, str(folder / f"{name}-{start}-{stop}.first"))
             for start, stop in first_batches(candidates, layers)
