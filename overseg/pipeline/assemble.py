@@ -275,13 +275,13 @@ def _unlike(judged: Judged) -> list[str]:
     strange, several = int((far | beyond).sum()), len(far)
     if strange <= _FEW_STRANGE or 2 * strange <= several:
         return []
-    told = f"{int(far.sum()):,} lie far outside its range and are left to review"
+    told = f"{int(far.sum()):,} lie far outside its range and are not merged"
     if beyond.any():
         told = f"{int(beyond.sum()):,} are more unusual than 99 of 100 examples it learned from, {told}"
     return [
-        f"{strange:,} of {several:,} candidates are unlike what the model was trained on: {told}. Look at some "
-        "(overseg show PLAN --why LABEL) and review them, or train a model on a few labelled stacks "
-        "(overseg train)."
+        f"{strange:,} of {several:,} candidates are unlike what the model was trained on: {told}. "
+        "Look at some (overseg show PLAN --why LABEL) and review them, or train a model on a few labelled "
+        "stacks (overseg train)."
     ]
 
 

@@ -54,7 +54,7 @@ __all__ = [
 
 TABLES = ("candidates", "merges", "fills", "units")
 
-#: Of the candidates' columns those that say what is planned; the rest are features.
+#: Of the candidates' columns those that say what is planned; the rest are features. Older plans lack `unusual`.
 _OF_CANDIDATES = [*KEYS, "p", "stage", "unusual", "decision", "reason"]
 
 _ROWS_PER_GROUP = 1 << 16  # small row groups, so that a worker finds its fills without reading all
@@ -194,7 +194,7 @@ def read_plan(folder: str | Path) -> PlanData:
             counts=header["counts"],
             seconds=header["seconds"],
             warnings=header["warnings"],
-            candidates=_with_unusual(_read_table(home, "candidates", header, _OF_CANDIDATES)),
+            candidates=_read_table(home, "candidates", header, _OF_CANDIDATES),
             merges=merges_of(_read_table(home, "merges", header)),  # let go of before the next is read
             fills=fills_of(_read_table(home, "fills", header)),
             units=_units_of(_read_table(home, "units", header)),
@@ -226,7 +226,7 @@ def read_candidates(folder: str | Path) -> pa.Table:
     PlanError
         As for `read_plan`.
     """
-    return _with_unusual(_read_table(Path(folder) / "plan", "candidates", read_header(folder)))
+    return _read_table(Path(folder) / "plan", "candidates", read_header(folder))
 
 
 def merges_of(table: pa.Table) -> Merges:
@@ -285,15 +285,6 @@ def _with(features: Features, candidates: pa.Table) -> Iterator[pa.Table]:
         columns = {name: part[name] for name in part.column_names[:first]}
         columns |= dict(zip(features.names, np.ascontiguousarray(values.T), strict=True))
         yield pa.table(columns | {name: part[name] for name in part.column_names[first:]})
-
-
-def _with_unusual(candidates: pa.Table) -> pa.Table:
-    """The candidates of any plan: of before `unusual` was kept, it is not known."""
-    import pyarrow as pa
-
-    if "unusual" in candidates.column_names:
-        return candidates
-    return candidates.append_column("unusual", pa.array(np.full(len(candidates), np.nan)))
 
 
 def _units_of(table: pa.Table) -> Units:
