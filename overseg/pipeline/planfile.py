@@ -54,7 +54,7 @@ __all__ = [
 
 TABLES = ("candidates", "merges", "fills", "units")
 
-#: Of the candidates' columns those that say what is planned; the rest are features. Older plans lack `unusual`.
+#: Of the candidates' columns those that say what is planned, but for features; older ones lack `unusual`.
 _OF_CANDIDATES = [*KEYS, "p", "stage", "unusual", "decision", "reason"]
 
 _ROWS_PER_GROUP = 1 << 16  # small row groups, so that a worker finds its fills without reading all
