@@ -1,4 +1,4 @@
-"""Why a candidate was judged as it was: how far, and in which way, each group of features moved the decision."""
+"""Why a candidate was judged as it was: how far, and which way, each group of features moved the decision."""
 
 from __future__ import annotations
 
@@ -121,14 +121,14 @@ def explain(
 
 
 def sentence(pushes: Sequence[Push], most: int = 3) -> str:
-    """The groups that moved a decision most, as one sentence.
+    """The groups that moved a decision most, in a line.
 
     Parameters
     ----------
     pushes : sequence of Push
         The strongest first.
     most : int
-        So many groups at most; what moved it by less than a quarter of the strongest is left out.
+        So many groups at most; what moved it by less than a third of the strongest is left out.
 
     Returns
     -------
@@ -136,9 +136,9 @@ def sentence(pushes: Sequence[Push], most: int = 3) -> str:
         Empty where nothing moved it.
     """
     told = [push for push in pushes[:most] if push.verdict != NEITHER]
-    told = [push for push in told if abs(push.push) >= abs(told[0].push) / 4]
+    told = [push for push in told if abs(push.push) >= abs(told[0].push) / 3]
     parts = []
     for verdict in dict.fromkeys(push.verdict for push in told):
-        words = " and ".join(push.words for push in told if push.verdict == verdict)
-        parts.append(f"{words}: {verdict}")
-    return "; but ".join(parts)
+        words = "; ".join(push.words for push in told if push.verdict == verdict)
+        parts.append(f"{verdict}: {words}")
+    return ". But ".join(parts)

@@ -19,9 +19,9 @@ Float = npt.NDArray[np.float64]
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
 
 #: From this share on a candidate is called unusual.
-UNUSUAL = 0.99
+UNUSUAL = 0.95
 
-_SHRUNK = 0.1
+_SHRUNK = 0.02
 _FEWEST = 20  # held-out examples: of fewer no share can be told
 
 

@@ -29,6 +29,11 @@ def _times(ratio: float) -> str:
     return f"{ratio:.0f}x as much" if ratio >= 9.5 else f"{ratio:.1f}x as much"
 
 
+def _ratio(log: float) -> str:
+    value = math.exp(log)
+    return f"{value:.0f}x" if value >= 9.5 else f"{value:.1f}x" if value >= 1.95 else f"{value:.2f}x"
+
+
 def _layers(n: float) -> str:
     return f"{n:.0f} layer" + ("" if round(n) == 1 else "s")
 
@@ -55,7 +60,7 @@ def _overlap(v: Values) -> str:
     said = f"the facing masks overlap by {_percent(1 - v['loss_gap'])}"
     if not _comparable(v):
         return f"{said} (the parts are too short to compare with)"
-    return f"{said}, layers as far apart within the cells by {_percent(1 - v['loss_median_high'])}"
+    return f"{said} (layers as far apart within the cells: {_percent(1 - v['loss_median_high'])})"
 
 
 def _drift(v: Values) -> str:
@@ -72,25 +77,22 @@ def _outline(v: Values) -> str:
 
 
 def _area(v: Values) -> str:
-    said = f"the area changes by {_percent(math.exp(v['growth_gap']) - 1)} {_through(v)}"
-    if not _comparable(v):
-        return said
-    return f"{said}, {_times(math.exp(v['growth_excess']))} as within the cells"
+    said = f"one facing mask has {_ratio(v['growth_gap'])} the area of the other"
+    return f"{said} (within the cells: {_ratio(v['growth_median_high'])})" if _comparable(v) else said
 
 
 def _ends(v: Values) -> str:
     if v["face_low"] > 0.97:
         return "both parts end at their full width"
     ends = _both(_percent(v["face_low"]), _percent(v["face_high"]))
-    return f"the parts end at {ends} of their largest layer"
+    return f"the facing masks are {ends} as large as their part's largest layer"
 
 
 def _lengths(v: Values) -> str:
     low, high = (round(math.exp(v[f"layers_{side}"])) for side in ("low", "high"))
-    parts = f"{_layers(low)} long" if low == high else f"{low} and {_layers(high)} long"
-    each = "each " if low == high else ""
-    missing = f"with {_layers(v['gap_layers'])} missing" if v["gap_layers"] else "with none missing"
-    return f"the parts are {each}{parts} {missing}"
+    parts = f"both {_layers(low)} long" if low == high else f"{low} and {_layers(high)} long"
+    missing = _layers(v["gap_layers"]) if v["gap_layers"] else "none"
+    return f"the parts are {parts}, {missing} missing between them"
 
 
 def _course(v: Values) -> str:

@@ -63,6 +63,11 @@ class Judged:
     joined: Joined | None = None
 
     @property
+    def parts(self) -> tuple[Scores | Pairs, ...]:
+        """What is known of gaps, and of contacts."""
+        return (self.scores,) if self.joined is None else (self.scores, self.joined.touching.pairs)
+
+    @property
     def groups(self) -> Groups:
         """The label that each relabelled one has in the end."""
         if self.joined is None:
@@ -245,6 +250,7 @@ def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, A
         "filled": int((decisions == "fill").sum()),
         "kept": int((decisions == "keep").sum()),
         "review": int((decisions == "review").sum()),
+        **_of_unusual(judged),
         **_of_contacts(judged, joined),
         "voxels_filled": int((settled.fills.x1 - settled.fills.x0).sum()),
         "voxels_contested": int(settled.contested),
@@ -252,6 +258,12 @@ def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, A
         "units_total": len(units.unit),
         "units_touched": int(units.touched.sum()),
     }
+
+
+def _of_unusual(judged: list[Judged]) -> dict[str, int]:
+    """How many candidates are unusual, where that is known."""
+    shares = np.concatenate([part.unusual for each in judged for part in each.parts])
+    return {"unusual": int((shares >= UNUSUAL).sum())} if np.isfinite(shares).any() else {}
 
 
 def _of_contacts(judged: list[Judged], joined: list[Joined]) -> dict[str, Any]:
@@ -268,16 +280,14 @@ def _of_contacts(judged: list[Judged], joined: list[Joined]) -> dict[str, Any]:
 
 def _unlike(judged: Judged) -> list[str]:
     """A warning where most candidates are unlike what the model was trained on."""
-    parts: list[Scores | Pairs] = [judged.scores]
-    parts += [judged.joined.touching.pairs] if judged.joined is not None else []
-    far = np.concatenate([part.out_of_range for part in parts])
-    beyond = np.concatenate([part.unusual for part in parts]) >= UNUSUAL  # not where it is not known
+    far = np.concatenate([part.out_of_range for part in judged.parts])
+    beyond = np.concatenate([part.unusual for part in judged.parts]) >= UNUSUAL  # not where it is not known
     strange, several = int((far | beyond).sum()), len(far)
     if strange <= _FEW_STRANGE or 2 * strange <= several:
         return []
     told = f"{int(far.sum()):,} lie far outside its range and are not merged"
     if beyond.any():
-        told = f"{int(beyond.sum()):,} are more unusual than 99 of 100 examples it learned from, {told}"
+        told = f"{int(beyond.sum()):,} are more unusual than {UNUSUAL:.0%} of its examples, {told}"
     return [
         f"{strange:,} of {several:,} candidates are unlike what the model was trained on: {told}. "
         "Look at some (overseg show PLAN --why LABEL) and review them, or train a model on a few labelled "
