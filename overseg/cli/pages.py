@@ -75,7 +75,7 @@ def plan(said: Mapping[str, Any]) -> list[str]:
         *_listed("merges, the least certain first", _examples(said["merges"])),
         *_listed("gaps filled in one label, the least certain first", _examples(said["fills"])),
         *_listed("to review, left alone", _examples(said["reviews"])),
-        *_listed("why", _indented([said["not_explained"]] if said["not_explained"] else [])),
+        *_listed("what moved the decisions", _indented([said["explained"]] if said["explained"] else [])),
         *_listed("labels lost in merges and fills", _indented([said["ids_lost"]])),
         *_listed("settings", facts(_as_typed(said["settings"]), 2)),
         *_listed(
@@ -149,9 +149,8 @@ def _reasons(each: Mapping[str, Any], timed: bool) -> list[str]:
         ),
     ]
     lines = [f"{who}: {_KINDS[each['kind']]}, {where}{at}", *table(rows)]
-    if each["note"]:
-        return [*lines, f"  {each['note']}"]
-    lines.append("  against the average example (log-odds: + towards one cell, - towards two):")
+    lines += [f"  {each['note']}"] if each["note"] else []
+    lines += ["  what moved it, in log-odds: + towards one cell, - towards two"] if each["pushes"] else []
     for push in each["pushes"]:
         unseen = "; beyond all examples" if push["unseen"] else ""
         lines.append(f"    {push['push']:+6.2f}  {push['words']}; {push['verdict']}{unseen}")

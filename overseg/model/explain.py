@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from overseg.errors import ModelError
 from overseg.model.mlp import Head
 
 Float = npt.NDArray[np.float64]
+Int = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 
 ONE, TWO, NEITHER = "typical for one cell", "typical for two cells", "says little"
 
@@ -65,25 +68,25 @@ class Push:
 
 
 def explain(
-    head: Head, row: Float, groups: Sequence[Group], shown: Mapping[str, float] | None = None
-) -> tuple[Push, ...]:
-    """Share a decision out among groups of features, against the average example of training.
+    head: Head, rows: Float, groups: Sequence[Group], shown: Float | None = None
+) -> list[tuple[Push, ...]]:
+    """Share decisions out among groups of features, against the average example of training.
 
     Parameters
     ----------
     head : Head
-        That judged the candidate.
-    row : ndarray of float64, shape (F,)
-        The candidate's features, as given to the head.
+        That judged the candidates.
+    rows : ndarray of float64, shape (n, F)
+        Their features, as given to the head.
     groups : sequence of Group
         Each of the head's features belongs to one of them.
-    shown : mapping of str to float, optional
-        Values for the words, where they are not those of `row`.
+    shown : ndarray of float64, shape (n, F), optional
+        Features for the words, where they are not those of `rows`.
 
     Returns
     -------
-    tuple of Push
-        The strongest first. Together they are the candidate's log-odds less those of the average example.
+    list of tuple of Push
+        Of each row, the strongest first. Together they are the row's log-odds less the average example's.
 
     Raises
     ------
@@ -92,9 +95,11 @@ def explain(
 
     Notes
     -----
-    Shapley values over groups (Shapley 1953; Lundberg and Lee 2017), exact: a group's push is the mean, over
-    all orders in which groups may become known, of what its becoming known does; until then its features have
-    their mean of the training. Leaving out one group alone would show nothing where another says the same.
+    Shapley values over groups, exact (Shapley 1953; Lundberg and Lee 2017): a group's push is the mean, over
+    all orders in which groups may become known, of what its becoming known does. Features that are not known
+    are as those that are known let expect, if examples were normally distributed (Aas, Jullum and Loland 2021):
+    with their plain means, beside values that they never occur with, the head would be asked about things
+    that are no candidates, of which it may say anything. Of a head without `usual` nothing better is known.
     """
     place = {name: at for at, name in enumerate(head.features)}
     if sorted(name for group in groups for name in group.columns) != sorted(place):
@@ -104,20 +109,44 @@ def explain(
     columns = [np.array([place[name] for name in group.columns]) for group in groups]
     n = len(groups)
     known = np.arange(1 << n)[:, None] >> np.arange(n) & 1 > 0
-    rows = np.tile(head.mean, (1 << n, 1))
-    for each, mine in enumerate(columns):
-        rows[np.ix_(known[:, each], mine)] = row[mine]
-    value = head.logit(rows) / head.temperature
+    asked = (_expected(head, rows, columns, each) for each in known)
+    value = np.stack([head.logit(each) for each in asked]) / head.temperature
     orders = np.array([1 / (n * math.comb(n - 1, before)) for before in range(n)])
-    values = dict(zip(head.features, row.tolist(), strict=True)) if shown is None else shown
-    outside = (row < head.low) | (row > head.high)
-    pushes = []
-    for each, group in enumerate(groups):
+    gains = np.empty((n, len(rows)))
+    for each in range(n):
         without = np.flatnonzero(~known[:, each])
-        gain = value[without | 1 << each] - value[without]
-        push = float((orders[known[without].sum(axis=1)] * gain).sum())
-        pushes.append(Push(group.name, push, group.say(values), bool(outside[columns[each]].any())))
-    return tuple(sorted(pushes, key=lambda push: -abs(push.push)))
+        weight = orders[known[without].sum(axis=1)]
+        gains[each] = (weight[:, None] * (value[without | 1 << each] - value[without])).sum(axis=0)
+    outside = (rows < head.low) | (rows > head.high)
+    told = []
+    for i, row in enumerate((rows if shown is None else shown).tolist()):
+        values = dict(zip(head.features, row, strict=True))
+        pushes = [
+            Push(group.name, float(gains[k, i]), group.say(values), bool(outside[i, columns[k]].any()))
+            for k, group in enumerate(groups)
+        ]
+        told.append(tuple(sorted(pushes, key=lambda push: -abs(push.push))))
+    return told
+
+
+def _expected(head: Head, rows: Float, columns: Sequence[Int], known: Bool) -> Float:
+    """Rows of which only some groups are known: the others as these let expect."""
+    told, rest = (
+        np.sort(np.concatenate([np.zeros(0, np.int64), *itertools.compress(columns, has)]))
+        for has in (known, ~known)
+    )
+    expected = np.zeros((len(rows), len(rest)))
+    if head.usual is not None:
+        centre, covariance = head.usual.centre, head.usual.factor @ head.usual.factor.T
+        apart = (
+            np.clip((rows[:, told] - head.mean[told]) / head.scale[told], -head.clip, head.clip)
+            - centre[told]
+        )
+        slope = np.linalg.solve(covariance[np.ix_(told, told)], covariance[np.ix_(told, rest)])
+        expected = centre[rest] + apart @ slope
+    out = rows.copy()
+    out[:, rest] = head.mean[rest] + head.scale[rest] * expected
+    return out
 
 
 def sentence(pushes: Sequence[Push], most: int = 3) -> str:

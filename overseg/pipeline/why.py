@@ -19,6 +19,7 @@ from overseg.pipeline.planfile import damaged
 from overseg.settings import Settings
 
 if TYPE_CHECKING:
+    from overseg.model.mlp import Head
     from overseg.pipeline.plandata import PlanData
 
 #: The head that judged at each stage. What bounds decided has no distances: the first stage tells.
@@ -31,6 +32,13 @@ _HEADS = {
     "across": "across",
 }
 
+
+#: What moved a decision, and what else there is to say of that.
+Told = tuple[tuple[Push, ...], str | None]
+
+_ROUGHLY = "roughly: the model does not know how its features go together; one that is trained anew does"
+
+_NOT_MEASURED = "not explained: a part is too thin to be measured"
 
 _FACTS = ("t", "a", "b", "z", "gap", "kind", "p", "stage", "decision", "reason")
 
@@ -48,7 +56,7 @@ class Why:
     pushes : tuple of Push
         What moved the decision, the strongest first.
     note : str or None
-        Why there are no `pushes`.
+        Why there are no `pushes`, or how far they can be trusted.
     """
 
     t: int
@@ -132,36 +140,51 @@ def whys(plan: PlanData, folder: Path, rows: Sequence[int]) -> list[Why]:
     settings = Settings(**plan.settings)
     try:
         models = Models.of(settings)
-        note = "" if models.digest == plan.model else _changed(settings)
+        note = None if models.digest == plan.model else _changed(settings)
     except ModelError as error:
         models, note = Models(None, None), f"not explained: {error.what}"
-    told = []
-    for row in read_rows(folder, rows):
-        pushes, missing = ((), note) if note else _explained(row, models, settings)
-        unusual = row.get("unusual")
-        known = unusual if unusual is not None and math.isfinite(unusual) else None
-        facts = {name: row[name] for name in _FACTS}
-        told.append(Why(**facts, unusual=known, pushes=pushes, note=missing or None))
-    return told
+    found = read_rows(folder, rows)
+    told: list[Told] = [((), note)] * len(found) if note else _explained(found, models, settings)
+    return [
+        Why(**{name: row[name] for name in _FACTS}, unusual=_known(row), pushes=pushes, note=why)
+        for row, (pushes, why) in zip(found, told, strict=True)
+    ]
+
+
+def _known(row: dict[str, Any]) -> float | None:
+    unusual = row.get("unusual", math.nan)
+    return float(unusual) if math.isfinite(unusual) else None
 
 
 def _changed(settings: Settings) -> str:
     return f"not explained: model {settings.model_name!r} is not the one any more that made this plan"
 
 
-def _explained(row: dict[str, Any], models: Models, settings: Settings) -> tuple[tuple[Push, ...], str]:
-    """What moved a decision, or why that is not known."""
-    model, name = models.touching if row["kind"] == "touch" else models.gaps, _HEADS[row["stage"]]
-    if model is None or name not in model.heads:
-        return (), f"not explained: the model has no head {name!r}"
-    head = model.heads[name]
-    shown = {feature: float(row.get(feature, math.nan)) for feature in head.features}
-    given = np.array([list(shown.values())])
-    if not np.isfinite(given).all():
-        return (), "not explained: a part is too thin to be measured"
-    if row["kind"] == "touch" and name == "paper":
-        given = with_penalty(given, head.scale, settings.penalty, settings.emd_mode)
-    return explain(head, given[0], GROUPS[name], shown), ""
+def _explained(rows: list[dict[str, Any]], models: Models, settings: Settings) -> list[Told]:
+    """What moved each decision; all that one head judged at once."""
+    by_head: dict[tuple[bool, str], list[int]] = {}
+    for at, row in enumerate(rows):
+        by_head.setdefault((row["kind"] == "touch", _HEADS[row["stage"]]), []).append(at)
+    told: dict[int, Told] = {}
+    for (touch, name), mine in by_head.items():
+        model = models.touching if touch else models.gaps
+        head = None if model is None else model.heads.get(name)
+        told |= zip(mine, _of_head(head, name, [rows[at] for at in mine], touch, settings), strict=True)
+    return [told[at] for at in range(len(rows))]
+
+
+def _of_head(
+    head: Head | None, name: str, rows: list[dict[str, Any]], touch: bool, settings: Settings
+) -> list[Told]:
+    if head is None:
+        return [((), f"not explained: the model has no head {name!r}")] * len(rows)
+    shown = np.array([[row.get(each, math.nan) for each in head.features] for row in rows], np.float64)
+    measured = np.isfinite(shown).all(axis=1)
+    given = shown = shown[measured]
+    if touch and name == "paper":
+        given = with_penalty(shown, head.scale, settings.penalty, settings.emd_mode)
+    found, note = iter(explain(head, given, GROUPS[name], shown)), _ROUGHLY if head.usual is None else None
+    return [(next(found), note) if known else ((), _NOT_MEASURED) for known in measured.tolist()]
 
 
 def read_rows(folder: str | Path, rows: Sequence[int]) -> list[dict[str, Any]]:

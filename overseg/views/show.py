@@ -83,7 +83,7 @@ def _plan(folder: Path) -> dict[str, Any]:
     examples = {decision: _first(table, decision) for decision in ("merge", "fill", "review")}
     told = whys(data, folder, [row for rows in examples.values() for row in rows])
     explained = any(why.pushes for why in told)
-    note = None if explained or not told else told[0].note
+    note = told[0].note if told else None
     lines = {
         decision: [_example(told.pop(0), explained) for _ in rows] for decision, rows in examples.items()
     }
@@ -97,7 +97,7 @@ def _plan(folder: Path) -> dict[str, Any]:
         "merges": lines["merge"] + _more(table, "merge"),
         "fills": lines["fill"] + _more(table, "fill"),
         "reviews": lines["review"] + _more(table, "review"),
-        "not_explained": note,
+        "explained": note,
         "labels_renamed": runs,
         "cost": {
             "write_units_to_rewrite": touched,
