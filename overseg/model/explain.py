@@ -97,9 +97,9 @@ def explain(
     -----
     Shapley values over groups, exact (Shapley 1953; Lundberg and Lee 2017): a group's push is the mean, over
     all orders in which groups may become known, of what its becoming known does. Features that are not known
-    are as those that are known let expect, if examples were normally distributed (Aas, Jullum and Loland 2021):
-    with their plain means, beside values that they never occur with, the head would be asked about things
-    that are no candidates, of which it may say anything. Of a head without `usual` nothing better is known.
+    are as those that are known let expect, if examples were normally distributed (Aas, Jullum and Loland
+    2021): with their plain means, beside values that they never occur with, the head would be asked about
+    things that are no candidates, of which it may say anything. Of a head without `usual` no more is known.
     """
     place = {name: at for at, name in enumerate(head.features)}
     if sorted(name for group in groups for name in group.columns) != sorted(place):
@@ -132,18 +132,15 @@ def explain(
 def _expected(head: Head, rows: Float, columns: Sequence[Int], known: Bool) -> Float:
     """Rows of which only some groups are known: the others as these let expect."""
     told, rest = (
-        np.sort(np.concatenate([np.zeros(0, np.int64), *itertools.compress(columns, has)]))
-        for has in (known, ~known)
+        np.concatenate([np.zeros(0, np.int64), *itertools.compress(columns, has)])
+        for has in (known.tolist(), np.logical_not(known).tolist())
     )
     expected = np.zeros((len(rows), len(rest)))
     if head.usual is not None:
         centre, covariance = head.usual.centre, head.usual.factor @ head.usual.factor.T
-        apart = (
-            np.clip((rows[:, told] - head.mean[told]) / head.scale[told], -head.clip, head.clip)
-            - centre[told]
-        )
+        inputs = np.clip((rows - head.mean) / head.scale, -head.clip, head.clip)
         slope = np.linalg.solve(covariance[np.ix_(told, told)], covariance[np.ix_(told, rest)])
-        expected = centre[rest] + apart @ slope
+        expected = centre[rest] + (inputs - centre)[:, told] @ slope
     out = rows.copy()
     out[:, rest] = head.mean[rest] + head.scale[rest] * expected
     return out

@@ -184,7 +184,7 @@ def _of_head(
     if touch and name == "paper":
         given = with_penalty(shown, head.scale, settings.penalty, settings.emd_mode)
     found, note = iter(explain(head, given, GROUPS[name], shown)), _ROUGHLY if head.usual is None else None
-    return [(next(found), note) if known else ((), _NOT_MEASURED) for known in measured.tolist()]
+    return [(next(found), note) if known else ((), _NOT_MEASURED) for known in np.atleast_1d(measured)]
 
 
 def read_rows(folder: str | Path, rows: Sequence[int]) -> list[dict[str, Any]]:
