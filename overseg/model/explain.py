@@ -147,7 +147,7 @@ def _expected(head: Head, rows: Float, columns: Sequence[Int], known: Bool) -> F
 
 
 def sentence(pushes: Sequence[Push], most: int = 3) -> str:
-    """The groups that moved a decision most, in a line.
+    """The groups that moved a decision most, in a line: those on the side that won, then the others.
 
     Parameters
     ----------
@@ -161,10 +161,10 @@ def sentence(pushes: Sequence[Push], most: int = 3) -> str:
     str
         Empty where nothing moved it.
     """
-    told = [push for push in pushes[:most] if push.verdict != NEITHER]
-    told = [push for push in told if abs(push.push) >= abs(told[0].push) / 3]
+    told = [push for push in pushes[:most] if abs(push.push) >= max(LITTLE, abs(pushes[0].push) / 3)]
+    won = sum(push.push for push in pushes) > 0
     parts = []
-    for verdict in dict.fromkeys(push.verdict for push in told):
+    for verdict in (ONE, TWO) if won else (TWO, ONE):
         words = "; ".join(push.words for push in told if push.verdict == verdict)
-        parts.append(f"{verdict}: {words}")
+        parts += [f"{verdict}: {words}"] if words else []
     return ". But ".join(parts)
