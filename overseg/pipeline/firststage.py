@@ -72,20 +72,20 @@ class Firsts:
     features : ndarray of float64, shape (n, F)
     p : ndarray of float64, shape (n,)
     out_of_range : ndarray of bool, shape (n,)
-    unlike : ndarray of float64, shape (n,)
-        How unusual each is by the first stage; see `overseg.model.Head.unusual`.
+    unusual : ndarray of float64, shape (n,)
+        How unusual each is; see `overseg.model.Head.unusual`.
     rows : ndarray of int64, shape (k,)
         Those that the second stage is wanted for, as numbers within the batch.
     boxes : ndarray of int64, shape (k, 6)
         Where it has to look; see `overseg.pipeline.distances.Look`.
-    certain, low, high, middle, strange, unusual : ndarray, shape (k,)
+    certain, low, high, middle, strange : ndarray, shape (k,)
         What the second stage can only say; see `overseg.pipeline.lazy.Certainty`.
     """
 
     features: Float
     p: Float
     out_of_range: Bool
-    unlike: Float
+    unusual: Float
     rows: Int
     boxes: Int
     certain: Bool
@@ -93,7 +93,6 @@ class Firsts:
     high: Float
     middle: Float
     strange: Bool
-    unusual: Float
 
     @classmethod
     def load(cls, path: str | Path) -> Firsts:
@@ -147,18 +146,18 @@ def first_task(first: First, start: int, stop: int, path: str) -> dict[str, Any]
     layers = first.layers.take(np.concatenate([candidates.a, candidates.b]))
     rows = np.arange(stop - start)
     features, strange = np.zeros((stop - start, 0)), np.zeros(stop - start, bool)
-    p = unlike = np.full(stop - start, np.nan)
+    p = unusual = np.full(stop - start, np.nan)
     if first.head is not None:
         features = moments_features(candidates, layers, first.voxel_size)
         p, strange = first.head.probability(features), first.head.out_of_range(features)
-        unlike = first.head.unusual(features)
+        unusual = first.head.unusual(features)
         if first.wanted == "unsure":
             rows = np.flatnonzero((p > first.head.sure_low) & (p < first.head.sure_high))
     if first.wanted == "none":
         rows = rows[:0]
     boxes = np.array([look.box for look in looks(candidates, layers, rows, first.reach)], np.int64)
     known = _foreseen(first, candidates, layers, features, rows)
-    found = Firsts(features, p, strange, unlike, rows, boxes.reshape(-1, 6), **vars(known))
+    found = Firsts(features, p, strange, unusual, rows, boxes.reshape(-1, 6), **vars(known))
     write_sections(Path(path), vars(found))
     return {"path": path}
 

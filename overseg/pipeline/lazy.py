@@ -61,8 +61,6 @@ class Certainty:
         Probability with all features half way between their bounds.
     strange : ndarray of bool, shape (k,)
         Whether these features are far outside the training range.
-    unusual : ndarray of float64, shape (k,)
-        How unusual they are; see `overseg.model.Head.unusual`.
     """
 
     certain: Bool
@@ -70,13 +68,12 @@ class Certainty:
     high: Float
     middle: Float
     strange: Bool
-    unusual: Float
 
     @classmethod
     def none(cls, n: int) -> Certainty:
         """Of `n` candidates of which nothing is known beforehand."""
-        no, low, unknown = np.zeros(n, bool), np.zeros(n), np.full(n, np.nan)
-        return cls(no, low, np.ones(n), unknown, no, unknown)
+        no, low = np.zeros(n, bool), np.zeros(n)
+        return cls(no, low, np.ones(n), np.full(n, np.nan), no)
 
 
 def foresee(
@@ -92,8 +89,7 @@ def foresee(
     features = bounded(candidates, layers, moments, voxel_size, reach)
     same, p = certain(head, features, limits)
     middle = 0.5 * (features.low + features.high)
-    said = head.probability(middle), head.out_of_range(middle), head.unusual(middle)
-    return Certainty(same, p.low, p.high, *said)
+    return Certainty(same, p.low, p.high, head.probability(middle), head.out_of_range(middle))
 
 
 def bounded(

@@ -61,8 +61,8 @@ class Scores:
     out_of_range : ndarray of bool, shape (n,)
         Far outside what the model was trained on.
     unusual : ndarray of float64, shape (n,)
-        How unusual each is to the head that judged it, 0 to 1; NaN where that does not know. See
-        `overseg.model.Head.unusual`.
+        How unusual each is to the head that judged it, or to the first where bounds did, 0 to 1; NaN where
+        that does not know. See `overseg.model.Head.unusual`.
     """
 
     p: Float
@@ -215,13 +215,13 @@ class _Found:
         for start, stop, path in batches:
             each = Firsts.load(path)
             p[start:stop], strange[start:stop] = each.p, each.out_of_range
-            unusual[start:stop] = each.unlike
+            unusual[start:stop] = each.unusual
             low[start:stop] = high[start:stop] = each.p
             rows = start + each.rows
             low[rows], high[rows], certain[rows], wanted[rows] = each.low, each.high, each.certain, True
             sure = each.certain
             p[rows[sure]], strange[rows[sure]] = each.middle[sure], each.strange[sure]
-            stage[rows[sure]], unusual[rows[sure]] = "bounds", each.unusual[sure]
+            stage[rows[sure]] = "bounds"
         none = np.full((int(wanted.sum()), len(names) - (len(MOMENTS) if names == FULL else 0)), np.nan)
         given = candidates, batches, names, limits
         return cls(*given, p, low, high, certain, wanted, stage, strange, unusual, none)
