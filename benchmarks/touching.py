@@ -90,7 +90,7 @@ def _joined(
     solids, guard = case.around.solids, Guard()
     least = np.zeros(len(p)) if ours is None else ours[1]
     return join(
-        pairs_of(case.pairs, solids, p, strange, least),
+        pairs_of(case.pairs, solids, p, strange, least, np.full(len(p), np.nan)),
         threshold=threshold,
         review_from=review,
         cut=NOTHING,

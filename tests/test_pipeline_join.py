@@ -23,7 +23,8 @@ def pairs(*rows: tuple[int, int, float], strange: tuple[int, ...] = ()) -> Pairs
     zeros = np.zeros(len(rows), np.int64)
     p = np.array([row[2] for row in rows], np.float64)
     least = np.zeros(len(rows))
-    return Pairs(a, b, zeros, zeros, zeros, zeros, least, p, np.isin(np.arange(len(rows)), strange))
+    far, unknown = np.isin(np.arange(len(rows)), strange), np.full(len(rows), np.nan)
+    return Pairs(a, b, zeros, zeros, zeros, zeros, least, p, far, unknown)
 
 
 def joined(table: Pairs, **changes: object) -> Verdicts:

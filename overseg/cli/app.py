@@ -13,6 +13,8 @@ from typer.core import TyperGroup
 from overseg.cli import data, learning, repair
 from overseg.cli.command import GOES_ON, Stopped, on_signals, this_command
 
+_ANY_LENGTH = ("--background", "--why")
+
 
 class _Program(TyperGroup):
     """Options of any length: ``--background 0 5`` is ``--background 0 --background 5``."""
@@ -20,8 +22,8 @@ class _Program(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words: list[str] = []
         for word in args:
-            again = word.isdigit() and len(words) > 1 and words[-2] == "--background" and words[-1].isdigit()
-            words += ["--background", word] if again else [word]
+            again = word.isdigit() and len(words) > 1 and words[-2] in _ANY_LENGTH and words[-1].isdigit()
+            words += [words[-2], word] if again else [word]
         return super().parse_args(ctx, words)
 
 

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
     command(
         app,
         _PANEL,
-        "overseg show cells.zarr\noverseg show cells.overseg",
+        "overseg show cells.zarr\noverseg show cells.overseg\noverseg show cells.overseg --why 17 4023",
         VOXEL_SIZE,
         BACKGROUND,
         LABEL,
@@ -35,6 +35,13 @@ def register(app: typer.Typer) -> None:
 
 def show(
     target: Annotated[str, typer.Argument(help="A plan folder or a volume.", metavar="PLAN|VOLUME")],
+    why: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Of a plan: all candidates of a label, or of a pair, and what moved each decision.",
+            metavar="LABEL [LABEL]",
+        ),
+    ] = None,
     **options: Any,
 ) -> Answer:
     """Say what a plan or a volume is, what will happen, and what looks odd."""
@@ -42,8 +49,9 @@ def show(
     from overseg.views.show import show
 
     with open_progress() as progress:
-        said = show(target, progress=progress, **options)
-    return Answer(said, pages.plan(said) if "plan_hash" in said else pages.volume(said))
+        said = show(target, why=why or (), progress=progress, **options)
+    page = pages.why if "why" in said else pages.plan if "plan_hash" in said else pages.volume
+    return Answer(said, page(said))
 
 
 def convert(

@@ -35,6 +35,7 @@ def numbers(said: Mapping[str, Any], planned: bool) -> list[str]:
         ),
         ("kept apart", said.get("kept"), ""),
         ("to review", said.get("review"), "left alone" if said.get("review") else ""),
+        ("unusual", said.get("unusual"), "more so than 95% of the examples the model learned from"),
         ("touching, not judged", said.get("touching_not_judged"), ""),
         ("touching, filtered out", _share(said.get("filtration_rate")), "of those judged"),
         ("voxels to fill" if planned else "voxels filled", said.get("voxels_filled"), ""),
@@ -69,10 +70,12 @@ def plan(said: Mapping[str, Any]) -> list[str]:
         *numbers({**said, "units_rewritten": None}, to_come),
         "",
         f"phase: {phase}",
+        *(_measured(kind, facts) for kind, facts in said["measured"].items()),
         *_listed("decided", table((reason, count, "") for reason, count in said["decisions"].items())),
-        *_listed("merges, the least certain first", _indented(said["merges"])),
-        *_listed("gaps filled in one label, the least certain first", _indented(said["fills"])),
-        *_listed("to review, left alone", _indented(said["reviews"])),
+        *_listed("merges, the least certain first", _examples(said["merges"])),
+        *_listed("gaps filled in one label, the least certain first", _examples(said["fills"])),
+        *_listed("to review, left alone", _examples(said["reviews"])),
+        *_listed("what moved the decisions", _indented([said["explained"]] if said["explained"] else [])),
         *_listed("labels lost in merges and fills", _indented([said["ids_lost"]])),
         *_listed("settings", facts(_as_typed(said["settings"]), 2)),
         *_listed(
@@ -84,6 +87,74 @@ def plan(said: Mapping[str, Any]) -> list[str]:
         ),
         *following(phase, said["plan"]),
     ]
+
+
+def _examples(found: list[dict[str, str | None]]) -> list[str]:
+    """Candidates in a line each, and what moved the decision in the next."""
+    lines = []
+    for each in found:
+        lines += [f"  {each['candidate']}", *([f"      {each['why']}"] if each["why"] else [])]
+    return lines
+
+
+def _measured(kind: str, facts: Mapping[str, Any]) -> str:
+    """What the model's card tells of tissue that it had not seen."""
+    what, told = ("splits" if kind == "gap" else "cuts"), []
+    if "recall" in facts:
+        joined, at = f"{100 * facts['recall']:.0f} of 100 {what} joined", facts["threshold"]
+        told.append(f"{joined} at a threshold of {at:g}")
+    if "false_merges_per_1000_cells" in facts:
+        told.append(f"{facts['false_merges_per_1000_cells']:.1f} false merges per 1,000 cells")
+    if "calibration_error" in facts:
+        told.append(f"probabilities off by {facts['calibration_error']:.3f} on average")
+    return (
+        f"model for {'gaps' if kind == 'gap' else 'contacts'}, on tissue it had not seen: {', '.join(told)}"
+    )
+
+
+def why(said: Mapping[str, Any]) -> list[str]:
+    """All about some candidates: the decision, and what moved it, the strongest first."""
+    lines = [f"plan    {said['plan']}"]
+    lines += [f"label {old} becomes {new}" for old, new in said["becomes"].items()]
+    for each in said["why"]:
+        lines += ["", *_reasons(each, said["times"] > 1)]
+    return lines
+
+
+_KINDS = {"hole": "gap within one label", "touch": "contact", "split": "gap between two labels"}
+_BY = {
+    "moments": "the tables alone",
+    "bounds": "the tables and bounds of distances",
+    "full": "earth mover's distances",
+    "paper": "the published method",
+    "contacts": "the tables of contacts",
+    "across": "a look across the contact",
+}
+
+
+def _reasons(each: Mapping[str, Any], timed: bool) -> list[str]:
+    """One candidate."""
+    who = f"{each['a']}" if each["kind"] == "hole" else f"{each['a']} and {each['b']}"
+    where = f"layers {each['z']} and {each['z'] + each['gap'] + 1}"
+    where = f"about layer {each['z']}" if each["kind"] == "touch" else where
+    at = f", time {each['t']}" if timed else ""
+    unusual = each["unusual"]
+    rows: list[tuple[str, Any, str]] = [
+        ("decision", each["decision"], each["reason"]),
+        ("p", f"{each['p']:.3f}", f"that both are one cell, by {_BY[each['stage']]}"),
+        (
+            "unusual",
+            None if unusual is None else f"{unusual:.3f}",
+            "share of the model's examples that are less unusual",
+        ),
+    ]
+    lines = [f"{who}: {_KINDS[each['kind']]}, {where}{at}", *table(rows)]
+    lines += [f"  {each['note']}"] if each["note"] else []
+    lines += ["  what moved it, in log-odds: + towards one cell, - towards two"] if each["pushes"] else []
+    for push in each["pushes"]:
+        unseen = "; beyond all examples" if push["unseen"] else ""
+        lines.append(f"    {push['push']:+6.2f}  {push['words']}; {push['verdict']}{unseen}")
+    return lines
 
 
 def _as_typed(settings: Mapping[str, Any]) -> dict[str, Any]:

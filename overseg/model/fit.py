@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from overseg.errors import InputError, MissingPackageError
 from overseg.model.mlp import Float, Head
+from overseg.model.unusual import learn_usual
 
 HIDDEN = (128, 64, 32)
 CLIP = 6.0
@@ -37,7 +38,7 @@ def fit_head(
     same : ndarray of bool, shape (n,)
         Whether both faces belong to one cell.
     held_out : ndarray of bool, shape (n,)
-        Rows not trained on: they choose the epoch and the temperature.
+        Rows not trained on: they choose the epoch and the temperature, and say how far examples lie apart.
     names : tuple of str
         Of the features.
     weight : ndarray of float64, shape (n,), optional
@@ -104,6 +105,7 @@ def fit_head(
         1.0,
         tuple(part.weight.detach().double().numpy().T.copy() for part in layers),
         tuple(part.bias.detach().double().numpy().copy() for part in layers),
+        learn_usual(inputs, weight, held_out),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import ModelError
+from overseg.model.unusual import Usual
 
 Float = npt.NDArray[np.float64]
 
@@ -27,6 +28,9 @@ SHIPPED = ("default", "default-tilted", "paper")
 
 #: What of a card decides the answers; the rest tells about the training.
 _SEMANTIC = ("version", "candidate_rule", "threshold", "review_from", "heads")
+
+#: Of the tensors those that only tell about a candidate; `Usual` has them.
+_TELLING = tuple(each.name for each in fields(Usual))
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Head:
         Below and above these the head needs no second opinion.
     weights, biases : tuple of ndarray of float64
         Of each layer, shapes (inputs, outputs) and (outputs,).
+    usual : Usual, optional
+        What its examples look like together; models of before it was kept have none.
     """
 
     features: tuple[str, ...]
@@ -62,6 +68,7 @@ class Head:
     sure_high: float
     weights: tuple[Float, ...]
     biases: tuple[Float, ...]
+    usual: Usual | None = None
 
     def probability(self, features: Float) -> Float:
         """Probability that the two faces of each candidate belong to one cell.
@@ -88,13 +95,40 @@ class Head:
         value: Float = self._values(features)[0]
         return value
 
-    def _values(self, features: Float) -> Float:
+    def unusual(self, features: Float) -> Float:
+        """How unlike the examples it learned from each row is; it decides nothing.
+
+        Parameters
+        ----------
+        features : ndarray of float64, shape (n, F)
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+            Share, 0 to 1, of held-out examples that are less unusual; NaN where a feature is, and for all
+            rows of a head that does not know. The same bits alone, in any batch and in any order.
+
+        Raises
+        ------
+        ModelError
+            If the number of features is not the model's.
+        """
+        rows = self._checked(features)
+        if self.usual is None:
+            return np.full(len(rows), np.nan)
+        return self.usual.share(np.clip((rows - self.mean) / self.scale, -self.clip, self.clip))
+
+    def _checked(self, features: Float) -> Float:
         rows = np.ascontiguousarray(features, np.float64)
         if rows.ndim != 2 or rows.shape[1] != len(self.features):
             raise ModelError(
                 f"the model takes {len(self.features)} features, not an array of shape {rows.shape}",
                 remedy="use a model that was trained with this version of overseg",
             )
+        return rows
+
+    def _values(self, features: Float) -> Float:
+        rows = self._checked(features)
         out = np.empty((2, len(rows)))
         inputs = np.array([w.shape[0] for w in self.weights])
         outputs = np.array([w.shape[1] for w in self.weights])
@@ -134,7 +168,7 @@ class Model:
     threshold, review_from : float
         Merge from the first on; show to a person from the second on.
     digest : str
-        SHA-256 over the weights and what of the card decides the answers.
+        SHA-256 over what of the weights and the card decides the answers.
     """
 
     name: str
@@ -258,6 +292,8 @@ def save(path: str | Path, heads: dict[str, Head], card: dict[str, Any]) -> Mode
         for i, (weight, bias) in enumerate(zip(head.weights, head.biases, strict=True)):
             tensors[f"{name}.{i}.weight"] = np.ascontiguousarray(weight, np.float64)
             tensors[f"{name}.{i}.bias"] = np.ascontiguousarray(bias, np.float64)
+        for key in _TELLING if head.usual is not None else ():
+            tensors[f"{name}.usual.{key}"] = np.ascontiguousarray(getattr(head.usual, key), np.float64)
         described[name] = {
             "features": list(head.features),
             **{key: getattr(head, key).tolist() for key in ("mean", "scale", "low", "high")},
@@ -269,7 +305,7 @@ def save(path: str | Path, heads: dict[str, Head], card: dict[str, Any]) -> Mode
         **card,
         "version": VERSION,
         "heads": described,
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "weights_sha256": _sha256(weights),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(weights)
@@ -293,7 +329,7 @@ def _read(name: str, weights: bytes, card_text: bytes) -> Model:
                 where=name,
                 remedy="update overseg",
             )
-        if hashlib.sha256(weights).hexdigest() != card["weights_sha256"]:
+        if _sha256(weights) != card["weights_sha256"]:
             raise ModelError("the weights are not those the card was written for", where=name, remedy=remedy)
         tensors = from_bytes(weights)
         heads = {key: _head(key, described, tensors) for key, described in card["heads"].items()}
@@ -301,8 +337,8 @@ def _read(name: str, weights: bytes, card_text: bytes) -> Model:
         if not heads or not 0 <= review_from <= threshold <= 1:
             raise ValueError("it has no heads, or thresholds outside 0..1")
         meaning = {key: card.get(key) for key in _SEMANTIC}
-        text = json.dumps(meaning, sort_keys=True, separators=(",", ":")) + card["weights_sha256"]
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        text = json.dumps(meaning, sort_keys=True, separators=(",", ":")) + _deciding(card, tensors)
+        digest = _sha256(text.encode())
         return Model(name, card, heads, threshold, review_from, digest)
     except ModelError:
         raise
@@ -310,6 +346,18 @@ def _read(name: str, weights: bytes, card_text: bytes) -> Model:
         raise ModelError(
             f"the model is damaged: {type(error).__name__} {error}", where=name, remedy=remedy
         ) from None
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _deciding(card: dict[str, Any], tensors: dict[str, Any]) -> str:
+    """SHA-256 of the weights as their file would be without what only tells."""
+    from safetensors.numpy import save as to_bytes
+
+    kept = {name: values for name, values in tensors.items() if ".usual." not in name}
+    return str(card["weights_sha256"] if len(kept) == len(tensors) else _sha256(to_bytes(kept)))
 
 
 def _head(name: str, described: dict[str, Any], tensors: dict[str, Any]) -> Head:
@@ -322,6 +370,11 @@ def _head(name: str, described: dict[str, Any], tensors: dict[str, Any]) -> Head
     fits = all(w.shape == pair for w, pair in zip(weights, pairwise(widths), strict=True))
     sized = all(values.shape == (len(columns),) for values in numbers.values())
     values = [*weights, *biases, *numbers.values()]
+    usual = None
+    if f"{name}.usual.factor" in tensors:
+        told = (np.ascontiguousarray(tensors[f"{name}.usual.{key}"], np.float64) for key in _TELLING)
+        usual = Usual(*told)
+        fits &= usual.fits(len(columns))
     if not fits or not sized or widths[-1] != 1 or not all(np.isfinite(v).all() for v in values):
         raise ModelError(
             f"weights and features of head {name!r} do not fit each other",
@@ -340,4 +393,5 @@ def _head(name: str, described: dict[str, Any], tensors: dict[str, Any]) -> Head
         scalars["sure_high"],
         weights,
         biases,
+        usual,
     )

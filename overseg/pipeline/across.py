@@ -23,7 +23,7 @@ from overseg.model.across import ACROSS, across_features, published_across, unse
 from overseg.model.features import PAPER
 from overseg.pipeline.boxes import HELD_BYTES, Reader, batched, tile_of
 from overseg.pipeline.distances import Read
-from overseg.pipeline.planfile import write_atomically
+from overseg.pipeline.durable import write_atomically
 
 if TYPE_CHECKING:
     from overseg.volume import Volume

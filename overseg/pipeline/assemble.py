@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from overseg.kernels.groups import Groups
 from overseg.kernels.tables import Candidates
+from overseg.model.unusual import UNUSUAL
 from overseg.pipeline.decide import Verdicts
 from overseg.pipeline.health import warnings_of
 from overseg.pipeline.parts import TimePoint
@@ -28,7 +29,11 @@ from overseg.settings import Settings, canonical
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from overseg.pipeline.models import Models
+    from overseg.pipeline.touching import Pairs
     from overseg.volume import Volume
+
+_FEW_STRANGE = 20  # so many unusual candidates are no news, whatever their share
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class Judged:
     joined: Joined | None = None
 
     @property
+    def parts(self) -> tuple[Scores | Pairs, ...]:
+        """What is known of gaps, and of contacts."""
+        return (self.scores,) if self.joined is None else (self.scores, self.joined.touching.pairs)
+
+    @property
     def groups(self) -> Groups:
         """The label that each relabelled one has in the end."""
         if self.joined is None:
@@ -68,7 +78,7 @@ class Judged:
 def put_together(
     volume: Volume,
     settings: Settings,
-    model: str,
+    models: Models,
     judged: list[Judged],
     settled: Settled,
     scanned: list[Path],
@@ -80,8 +90,8 @@ def put_together(
     ----------
     volume : Volume
     settings : Settings
-    model : str
-        Digest of the model, or of both.
+    models : Models
+        Those in force.
     judged : list of Judged
         All time points.
     settled : Settled
@@ -100,9 +110,11 @@ def put_together(
     units = _units(volume, judged, settings, scanned, merges, fills)
     mark = fingerprint_text(each.found.fingerprint for each in judged)
     return PlanData(
-        hash=compute_plan_hash(plain, model, volume.shape, volume.voxel_size, mark, table, merges, fills),
+        hash=compute_plan_hash(
+            plain, models.digest, volume.shape, volume.voxel_size, mark, table, merges, fills
+        ),
         settings=plain,
-        model=model,
+        model=models.digest,
         volume=_facts(volume, mark),
         counts=_counts(judged, settled, units),
         seconds=seconds,
@@ -112,6 +124,7 @@ def put_together(
         fills=fills,
         units=units,
         partial=settings.region is not None,
+        measured=models.measured,
         features=_features(judged),
     )
 
@@ -154,6 +167,7 @@ def _table(judged: list[Judged]) -> pa.Table:
             "area_b": c.area_b,
             "p": each.scores.p,
             "stage": pa.array(each.scores.stage, pa.string()),
+            "unusual": each.scores.unusual,
             "decision": pa.array(each.verdicts.decision, pa.string()),
             "reason": pa.array(each.verdicts.reason, pa.string()),
         }
@@ -178,6 +192,7 @@ def _contacts(t: int, joined: Joined) -> dict[str, Any]:
         "area_b": pairs.faces_b,
         "p": pairs.p,
         "stage": joined.touching.stage.tolist(),
+        "unusual": pairs.unusual,
         "decision": joined.verdicts.decision.tolist(),
         "reason": joined.verdicts.reason.tolist(),
     }
@@ -235,6 +250,7 @@ def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, A
         "filled": int((decisions == "fill").sum()),
         "kept": int((decisions == "keep").sum()),
         "review": int((decisions == "review").sum()),
+        **_of_unusual(judged),
         **_of_contacts(judged, joined),
         "voxels_filled": int((settled.fills.x1 - settled.fills.x0).sum()),
         "voxels_contested": int(settled.contested),
@@ -242,6 +258,12 @@ def _counts(judged: list[Judged], settled: Settled, units: Units) -> dict[str, A
         "units_total": len(units.unit),
         "units_touched": int(units.touched.sum()),
     }
+
+
+def _of_unusual(judged: list[Judged]) -> dict[str, int]:
+    """How many candidates are unusual, where that is known."""
+    shares = np.concatenate([part.unusual for each in judged for part in each.parts])
+    return {"unusual": int((shares >= UNUSUAL).sum())} if np.isfinite(shares).any() else {}
 
 
 def _of_contacts(judged: list[Judged], joined: list[Joined]) -> dict[str, Any]:
@@ -256,6 +278,23 @@ def _of_contacts(judged: list[Judged], joined: list[Joined]) -> dict[str, Any]:
     }
 
 
+def _unlike(judged: Judged) -> list[str]:
+    """A warning where most candidates are unlike what the model was trained on."""
+    far = np.concatenate([part.out_of_range for part in judged.parts])
+    beyond = np.concatenate([part.unusual for part in judged.parts]) >= UNUSUAL  # not where it is not known
+    strange, several = int((far | beyond).sum()), len(far)
+    if strange <= _FEW_STRANGE or 2 * strange <= several:
+        return []
+    told = f"{int(far.sum()):,} lie far outside its range and are not merged"
+    if beyond.any():
+        told = f"{int(beyond.sum()):,} are more unusual than {UNUSUAL:.0%} of its examples, {told}"
+    return [
+        f"{strange:,} of {several:,} candidates are unlike what the model was trained on: {told}. "
+        "Look at some (overseg show PLAN --why LABEL) and review them, or train a model on a few labelled "
+        "stacks (overseg train)."
+    ]
+
+
 def _warnings(volume: Volume, judged: list[Judged], settled: Settled) -> list[str]:
     lines = volume.warnings()
     for each in judged:
@@ -265,16 +304,7 @@ def _warnings(volume: Volume, judged: list[Judged], settled: Settled) -> list[st
             held = "only background" if labels == 0 else "only one label"
             lines.append(f"{at}The volume holds {held}: there is nothing to merge.")
         lines += [f"{at}{line}" for line in warnings_of(each.found.health)]
-        beyond, several = each.scores.out_of_range, len(each.candidates)
-        if each.joined is not None:
-            beyond = np.concatenate([beyond, each.joined.touching.pairs.out_of_range])
-            several += len(each.joined.touching.pairs)
-        strange = int(beyond.sum())
-        if strange > 20 and 2 * strange > several:
-            lines.append(
-                f"{at}{strange} of {several} candidates lie far outside what the model was "
-                "trained on: review them, or train a model on a few labelled stacks (overseg train)."
-            )
+        lines += [f"{at}{line}" for line in _unlike(each)]
     if len(settled.spared):
         lines.append(
             f"{len(settled.spared)} labels would have vanished under restored masks: nothing was taken there."

@@ -27,7 +27,7 @@ from overseg.model.geoseg import GEOSEG, LAG, geoseg_features
 from overseg.model.intervals import Interval, distance_intervals
 from overseg.pipeline.boxes import HELD_BYTES, Reader, batched, tile_of
 from overseg.pipeline.device import find_card
-from overseg.pipeline.planfile import write_atomically
+from overseg.pipeline.durable import write_atomically
 
 if TYPE_CHECKING:
     from overseg.volume import Volume

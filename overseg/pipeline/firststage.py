@@ -72,6 +72,8 @@ class Firsts:
     features : ndarray of float64, shape (n, F)
     p : ndarray of float64, shape (n,)
     out_of_range : ndarray of bool, shape (n,)
+    unusual : ndarray of float64, shape (n,)
+        How unusual each is; see `overseg.model.Head.unusual`.
     rows : ndarray of int64, shape (k,)
         Those that the second stage is wanted for, as numbers within the batch.
     boxes : ndarray of int64, shape (k, 6)
@@ -83,6 +85,7 @@ class Firsts:
     features: Float
     p: Float
     out_of_range: Bool
+    unusual: Float
     rows: Int
     boxes: Int
     certain: Bool
@@ -144,16 +147,18 @@ def first_task(first: First, start: int, stop: int, path: str) -> dict[str, Any]
     rows = np.arange(stop - start)
     # Whom nobody has a word for, as published, stays apart.
     features, p, strange = np.zeros((stop - start, 0)), np.zeros(stop - start), np.zeros(stop - start, bool)
+    unusual = np.full(stop - start, np.nan)
     if first.head is not None:
         features = moments_features(candidates, layers, first.voxel_size)
         p, strange = first.head.probability(features), first.head.out_of_range(features)
+        unusual = first.head.unusual(features)
         if first.wanted == "unsure":
             rows = np.flatnonzero((p > first.head.sure_low) & (p < first.head.sure_high))
     if first.wanted == "none":
         rows = rows[:0]
     boxes = np.array([look.box for look in looks(candidates, layers, rows, first.reach)], np.int64)
     known = _foreseen(first, candidates, layers, features, rows)
-    found = Firsts(features, p, strange, rows, boxes.reshape(-1, 6), **vars(known))
+    found = Firsts(features, p, strange, unusual, rows, boxes.reshape(-1, 6), **vars(known))
     write_sections(Path(path), vars(found))
     return {"path": path}
 

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from overseg.errors import PlanError, StorageError
 from overseg.kernels.relabel import Runs, put_back
 from overseg.kernels.tables import Int
-from overseg.pipeline.planfile import sync_folder
+from overseg.pipeline.durable import sync_folder
 
 Voxels = npt.NDArray[np.integer[Any]]
 Key = tuple[int, int]

@@ -129,7 +129,7 @@ def copy_of(volume: Volume, output: str, place: Path, settings: Settings) -> Vol
     InputError
         If something else is at the output.
     """
-    from overseg.pipeline.planfile import write_atomically
+    from overseg.pipeline.durable import write_atomically
     from overseg.volume import open_volume
     from overseg.volume.copy import check_apart, copy_volume
 

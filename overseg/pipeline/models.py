@@ -9,6 +9,7 @@ from overseg.errors import ModelError
 from overseg.model import features, load
 from overseg.model.across import ACROSS
 from overseg.model.geoseg import GEOSEG
+from overseg.model.measured import on_unseen
 from overseg.model.touching import TOUCHING
 from overseg.settings import digest
 
@@ -56,6 +57,13 @@ class Models:
             name = "paper" if published else settings.model if known else TILTED
             touching = _checked(name, "paper" if published else "touching")
         return cls(gaps, touching)
+
+    @property
+    def measured(self) -> dict[str, dict[str, float]]:
+        """What their cards tell of tissue that they had not seen, by the kind of candidates."""
+        both = {"gap": self.gaps, "touch": self.touching}
+        found = {kind: on_unseen(model.card) for kind, model in both.items() if model is not None}
+        return {kind: facts for kind, facts in found.items() if facts}
 
     @property
     def digest(self) -> str:

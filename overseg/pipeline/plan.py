@@ -112,7 +112,7 @@ def make_plan(
             settled = replace(settled, fills=_renamed(settled.fills, judged))
     with clock("plan"):
         files = scanned.files[: len(scanned.tasks)]
-        return put_together(volume, settings, models.digest, judged, settled, files, clock.seconds)
+        return put_together(volume, settings, models, judged, settled, files, clock.seconds)
 
 
 def tasks_hint(volume: Volume, settings: Settings) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,6 +131,9 @@ class PlanData:
     units : Units
     partial : bool
         The plan covers a part of the volume only (a region): `units` need not name every unit.
+    measured : dict
+        What the models' cards tell of tissue that they had not seen, by ``gap`` and ``touch``; see
+        `overseg.model.measured`.
     features : Features, optional
         Of the candidates, when the plan was just made; `overseg.pipeline.planfile.read_candidates` reads them
         back.
@@ -148,6 +151,7 @@ class PlanData:
     fills: Fills
     units: Units
     partial: bool = False
+    measured: Mapping[str, Any] = field(default_factory=dict)
     features: Features | None = None
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from overseg.cluster.limits import give_back
 from overseg.errors import PlanError, StorageError
 from overseg.kernels.tables import Int, Labels
+from overseg.pipeline.durable import write_atomically
 from overseg.pipeline.plandata import (
     KEYS,
     VERSION,
@@ -40,6 +41,7 @@ __all__ = [
     "PlanData",
     "Units",
     "compute_plan_hash",
+    "damaged",
     "fills_of",
     "merges_of",
     "read_candidates",
@@ -52,8 +54,8 @@ __all__ = [
 
 TABLES = ("candidates", "merges", "fills", "units")
 
-#: Of the candidates' columns those that say what is planned; the rest are features.
-_OF_CANDIDATES = [*KEYS, "p", "stage", "decision", "reason"]
+#: Of the candidates' columns those that say what is planned, but for features; older ones lack `unusual`.
+_OF_CANDIDATES = [*KEYS, "p", "stage", "unusual", "decision", "reason"]
 
 _ROWS_PER_GROUP = 1 << 16  # small row groups, so that a worker finds its fills without reading all
 
@@ -102,6 +104,7 @@ def write_plan(folder: str | Path, plan: PlanData) -> None:
             "partial": plan.partial,
             "settings": plan.settings,
             "model": plan.model,
+            "measured": plan.measured,
             "volume": plan.volume,
             "counts": plan.counts,
             "seconds": plan.seconds,
@@ -144,10 +147,10 @@ def read_header(folder: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise PlanError(f"cannot read the plan: {error.strerror}", where=str(path)) from error
     except ValueError:
-        raise _damaged(path, "it is not JSON") from None
+        raise damaged(path, "it is not JSON") from None
     version = header.get("version") if isinstance(header, dict) else None
     if not isinstance(version, int):
-        raise _damaged(path, "it carries no version")
+        raise damaged(path, "it carries no version")
     if version > VERSION:
         raise PlanError(
             f"the plan is of version {version}, this overseg reads up to version {VERSION}",
@@ -156,7 +159,7 @@ def read_header(folder: str | Path) -> dict[str, Any]:
         )
     missing = [name for name in _FIELDS if name not in header]
     if missing:
-        raise _damaged(path, f"it lacks {', '.join(missing)}")
+        raise damaged(path, f"it lacks {', '.join(missing)}")
     return header
 
 
@@ -196,12 +199,13 @@ def read_plan(folder: str | Path) -> PlanData:
             fills=fills_of(_read_table(home, "fills", header)),
             units=_units_of(_read_table(home, "units", header)),
             partial=header["partial"],
+            measured=header.get("measured", {}),
         )
         found = _hash_of(plan)
     except (KeyError, ValueError, TypeError) as error:
-        raise _damaged(home, f"a column or field is missing ({error})") from None
+        raise damaged(home, f"a column or field is missing ({error})") from None
     if found != plan.hash:
-        raise _damaged(home, "its content does not have the hash written in plan.json")
+        raise damaged(home, "its content does not have the hash written in plan.json")
     return plan
 
 
@@ -234,31 +238,6 @@ def fills_of(table: pa.Table) -> Fills:
     """The fills of an Arrow table."""
     t, z, y, x0, x1 = (_ints(table, name) for name in ("t", "z", "y", "x0", "x1"))
     return Fills(t, z, y, x0, x1, _labels(table, "new"))
-
-
-def write_atomically(path: Path, *data: bytes | memoryview) -> None:
-    """Write pieces to a file so that it is there whole or not at all, even after a crash."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.writelines(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable, where the file system knows how."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:  # some network file systems refuse; the files themselves are synced
-        pass
-    finally:
-        os.close(handle)
 
 
 def _hash_of(plan: PlanData) -> str:
@@ -346,16 +325,20 @@ def _read_table(home: Path, name: str, header: dict[str, Any], columns: list[str
     path = home / f"{name}.parquet"
     try:
         if _file_digest(path) != header["tables"].get(name):
-            raise _damaged(path, "it is not the file that was written")
+            raise damaged(path, "it is not the file that was written")
         # Threads would hold more at a time; the columns come in one piece, of which arrays are views.
         with pq.ParquetFile(path) as file:
             table = file.read(columns, use_threads=False)
         give_back()
-        return table if columns is None else table.select(columns)
+        return (
+            table
+            if columns is None
+            else table.select([name for name in columns if name in table.column_names])
+        )
     except FileNotFoundError:
-        raise _damaged(path, "it is missing") from None
+        raise damaged(path, "it is missing") from None
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
 
 
 def _file_digest(path: Path) -> str:
@@ -391,7 +374,8 @@ def _no_plan(folder: Path) -> PlanError:
     )
 
 
-def _damaged(path: Path, why: str) -> PlanError:
+def damaged(path: Path, why: str) -> PlanError:
+    """The refusal of a plan with a file that is not as it was written."""
     return PlanError(
         f"the plan is damaged: {why}",
         where=str(path),

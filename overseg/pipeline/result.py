@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from overseg.pipeline.plandata import PlanData
+    from overseg.pipeline.why import Why
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,31 @@ class Plan:
         from overseg.pipeline.planfile import read_candidates
 
         return read_candidates(self.path)
+
+    def why(self, a: int, b: int | None = None) -> list[Why]:
+        """Why the candidates of a label, or of two, were decided as they were.
+
+        Parameters
+        ----------
+        a, b : int
+            Labels of the volume as it was before; with one alone, all of its candidates.
+
+        Returns
+        -------
+        list of Why
+            Decision, reason and probability, how unusual the candidate is, and what moved the decision, the
+            strongest first: each with its push in log-odds (above zero: towards one cell) and words.
+
+        Raises
+        ------
+        InputError
+            If there is no such candidate.
+        PlanError
+            If the plan's table of candidates is damaged.
+        """
+        from overseg.pipeline.why import rows_of, whys
+
+        return whys(self.data, self.path, rows_of(self.data, self.path, a, b))
 
     @property
     def warnings(self) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,18 +72,22 @@ class Scores:
         On disk; NaN where a stage was not asked.
     out_of_range : ndarray of bool, shape (n,)
         Far outside what the model was trained on.
+    unusual : ndarray of float64, shape (n,)
+        How unusual each is to the head that judged it, or to the first where bounds did, 0 to 1; NaN where
+        that does not know. See `overseg.model.Head.unusual`.
     """
 
     p: Float
     stage: npt.NDArray[np.str_]
     features: Features
     out_of_range: Bool
+    unusual: Float
 
     @classmethod
     def none(cls) -> Scores:
         """Of no candidates."""
         nobody = np.zeros(0, bool)
-        return cls(np.zeros(0), np.zeros(0, "<U7"), Features((), ()), nobody)
+        return cls(np.zeros(0), np.zeros(0, "<U7"), Features((), ()), nobody, np.zeros(0))
 
 
 def score(
@@ -188,7 +192,7 @@ class _Found:
         Probability, and bounds of what it will be when distances are exact.
     certain, wanted : ndarray of bool, shape (n,)
         Whether all of these bounds are one decision; who is to be judged by distances.
-    stage, strange : ndarray, shape (n,)
+    stage, strange, unusual : ndarray, shape (n,)
         As in `Scores`.
     distances : ndarray of float64, shape (k, F)
         Features of those who are wanted, in order.
@@ -205,6 +209,7 @@ class _Found:
     wanted: Bool
     stage: npt.NDArray[np.str_]
     strange: Bool
+    unusual: Float
     distances: Float
 
     @classmethod
@@ -219,10 +224,12 @@ class _Found:
         n = len(candidates)
         p, strange = np.full(n, np.nan), np.zeros(n, bool)
         stage = np.full(n, "moments" if kind == "full" else kind, "<U7")
+        unusual = np.full(n, np.nan)
         low, high, certain, wanted = np.zeros(n), np.ones(n), np.ones(n, bool), np.zeros(n, bool)
         for start, stop, path in batches:
             each = Firsts.load(path)
             p[start:stop], strange[start:stop] = each.p, each.out_of_range
+            unusual[start:stop] = each.unusual
             low[start:stop] = high[start:stop] = each.p
             rows = start + each.rows
             low[rows], high[rows], certain[rows], wanted[rows] = each.low, each.high, each.certain, True
@@ -231,7 +238,7 @@ class _Found:
             stage[rows[sure]] = "bounds"
         none = np.full((int(wanted.sum()), width_of(kind)), np.nan)
         given = candidates, batches, kind, limits
-        return cls(*given, p, low, high, certain, wanted, stage, strange, none)
+        return cls(*given, p, low, high, certain, wanted, stage, strange, unusual, none)
 
     def left_open(self) -> Bool:
         """Candidates whose decision, or rank among rivals, is not certain yet."""
@@ -263,6 +270,7 @@ class _Found:
     def _judge(self, second: Head, rows: Int, values: Float, low: Float, high: Float) -> None:
         """What the second stage says, and how far it can be trusted."""
         self.stage[rows], self.strange[rows] = self.kind, second.out_of_range(values)
+        self.unusual[rows] = second.unusual(values)
         self._settle(rows, second.probability(values))
         loose = (low < high).any(axis=1)
         same, p = certain(second, Interval(low[loose], high[loose]), self.limits, MARGIN)
@@ -277,7 +285,8 @@ class _Found:
             mine = np.flatnonzero(self.wanted[start:stop])
             blocks.append(partial(_features, path, mine, self.distances[at : at + len(mine)]))
             at += len(mine)
-        return Scores(self.p, self.stage, Features(NAMES[self.kind], tuple(blocks)), self.strange)
+        features = Features(NAMES[self.kind], tuple(blocks))
+        return Scores(self.p, self.stage, features, self.strange, self.unusual)
 
 
 def _features(path: str, rows: Int, values: Float) -> Float:
@@ -307,7 +316,8 @@ class _Work:
         saved, mark = save_candidates(folder, f"t{self.t}", candidates)
         first, layers = replace(first, candidates=str(saved)), first.layers
         facts = [str(self.fingerprint), mark, list(first.voxel_size), model, first.wanted, first.reach]
-        name = f"t{self.t}-{_short([*facts, *vars(first.limits).values()])}"
+        kept = [each.name for each in fields(Firsts)]
+        name = f"t{self.t}-{_short([*facts, *vars(first.limits).values(), kept])}"
         found = [
             (start, stop, str(folder / f"{name}-{start}-{stop}.first"))
             for start, stop in first_batches(candidates, layers)

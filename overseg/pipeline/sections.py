@@ -20,7 +20,7 @@ import numpy.typing as npt
 import xxhash
 
 from overseg.errors import PlanError, StorageError
-from overseg.pipeline.planfile import write_atomically
+from overseg.pipeline.durable import write_atomically
 
 _MARK = b"OVERSEG1"
 _ALIGNED = 64

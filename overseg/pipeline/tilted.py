@@ -26,7 +26,7 @@ from overseg.pipeline.join import join
 from overseg.pipeline.lazy import Limits
 from overseg.pipeline.parts import TimePoint
 from overseg.pipeline.plandata import Fills
-from overseg.pipeline.touching import Job, Second, Touching, judge_touching
+from overseg.pipeline.touching import Job, Judge, Second, Touching, judge_touching
 
 if TYPE_CHECKING:
     from overseg.cluster import Executor
@@ -116,25 +116,27 @@ def join_touching(
     return Joined(touching, verdicts)
 
 
-def _judge_of(
-    model: Model, settings: Settings
-) -> tuple[Callable[[Float], tuple[Float, Bool]] | None, tuple[str, ...]]:
+def _judge_of(model: Model, settings: Settings) -> tuple[Judge | None, tuple[str, ...]]:
     """The second stage's word, if there is one, and the names of all features."""
     if settings.preset == "paper":
         head = model.head("paper")
 
-        def published(rows: Float) -> tuple[Float, Bool]:
+        def published(rows: Float) -> tuple[Float, Bool, Float]:
             known = np.isfinite(rows).all(axis=1)
             p = np.zeros(len(rows))  # a part of fewer than two sections cannot be compared
-            rows = with_penalty(rows[known], head.scale, settings.penalty, settings.emd_mode)
-            p[known] = head.probability(rows)
-            return p, np.zeros(len(p), bool)
+            given = with_penalty(rows[known], head.scale, settings.penalty, settings.emd_mode)
+            p[known] = head.probability(given)
+            return p, np.zeros(len(p), bool), head.unusual(rows)
 
         return published, PAPER
     across = model.heads.get("across")
     if across is None:
         return None, TOUCHING
-    return lambda rows: (across.probability(rows), across.out_of_range(rows)), TOUCHING + ACROSS
+
+    def judge(rows: Float) -> tuple[Float, Bool, Float]:
+        return across.probability(rows), across.out_of_range(rows), across.unusual(rows)
+
+    return judge, TOUCHING + ACROSS
 
 
 def _rescored(job: Job, head: Head, one: Labels, two: Labels) -> float:

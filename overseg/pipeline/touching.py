@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 Float = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
+Judge = Callable[[Float], tuple[Float, Bool, Float]]
 
 #: Probability that is asked of two labels that are both cut by the border of what was scanned; and which
 #: are slivers there: of fewer voxels, or smaller (logarithm) against the median of their neighbours.
@@ -66,6 +67,8 @@ class Pairs:
         Probability that both are one cell.
     out_of_range : ndarray of bool, shape (n,)
         Far outside what the model was trained on.
+    unusual : ndarray of float64, shape (n,)
+        How unusual each is to the head that judged it, 0 to 1; NaN where that does not know.
     """
 
     a: Labels
@@ -77,6 +80,7 @@ class Pairs:
     least: Float
     p: Float
     out_of_range: Bool
+    unusual: Float
 
     def __len__(self) -> int:
         return len(self.a)
@@ -143,7 +147,7 @@ class Second:
         Time point.
     kind : {"tilted", "paper"}
     judge : callable or None
-        Probability and whether far outside the training range, of rows of all features.
+        Probability, whether far outside the training range, and how unusual, of rows of all features.
     names : tuple of str
         Of all features.
     groups : Groups
@@ -157,7 +161,7 @@ class Second:
     volume: Volume
     t: int
     kind: Kind
-    judge: Callable[[Float], tuple[Float, Bool]] | None
+    judge: Judge | None
     names: tuple[str, ...]
     groups: Groups
     fills: Fills
@@ -190,7 +194,8 @@ def judge_touching(job: Job, second: Second, model: str, mark: str) -> Touching:
         If the volume cannot be read.
     """
     layers, receipts, run = job.graph.layers, second.run / "receipts", second.run
-    facts = [mark, model, job.head is None, job.closer, list(job.voxel_size), job.box, layers.parts]
+    kept = [each.name for each in fields(Pairs)]
+    facts = [mark, model, job.head is None, job.closer, list(job.voxel_size), job.box, layers.parts, kept]
     made = hashlib.sha256(json.dumps([*facts, job.graph.mark]).encode()).hexdigest()[:24]
 
     def fits(_: str, receipt: Any) -> bool:
@@ -226,8 +231,8 @@ def _second_look(files: list[Sections], second: Second, mark: str) -> Touching:
             second.volume, second.t, wanted, second.kind, mark, second.executor, second.run, second.progress
         )
         before = [file["features"][mine] for file, mine in zip(files, unsure, strict=True)]
-        p, strange = second.judge(np.concatenate([np.concatenate(before), closer], axis=1))
-        pairs.p[rows], pairs.out_of_range[rows] = p, strange
+        said = second.judge(np.concatenate([np.concatenate(before), closer], axis=1))
+        pairs.p[rows], pairs.out_of_range[rows], pairs.unusual[rows] = said
         stage[rows] = "paper" if second.kind == "paper" else "across"
     ends = np.cumsum([0] + [len(mine) for mine in unsure])
     blocks = tuple(
@@ -264,13 +269,15 @@ def touching_task(job: Job, part: int, path: str) -> dict[str, Any]:
     slight, touches = int((~chosen).sum()), touches.take(chosen)
     n = len(touches)
     found, p, strange, rows = np.zeros((n, 0)), np.full(n, np.nan), np.zeros(n, bool), np.arange(n)
+    unusual = p
     if job.head is not None:
         found = _measured(job, touches)
         p, strange = job.head.probability(found), job.head.out_of_range(found)
+        unusual = job.head.unusual(found)
         rows = np.flatnonzero((p > job.head.sure_low) & (p < job.head.sure_high))
     rows = rows if job.closer else rows[:0]
     least = np.zeros(n) if job.head is None else least_of(touches, solids, found, job.box)
-    pairs = pairs_of(touches, solids, p, strange, least)
+    pairs = pairs_of(touches, solids, p, strange, least, unusual)
     seen = sights(touches.take(rows), solids, job.voxel_size, job.shape, whole=job.head is None)
     more = {"features": found, "unsure": rows, "sights": seen, "slight": np.array([slight])}
     write_sections(Path(path), {**vars(pairs), **more})
@@ -316,7 +323,9 @@ def least_of(touches: Touches, solids: Solids, features: Float, box: Spans) -> F
     return np.asarray(least, np.float64)
 
 
-def pairs_of(touches: Touches, solids: Solids, p: Float, out_of_range: Bool, least: Float) -> Pairs:
+def pairs_of(
+    touches: Touches, solids: Solids, p: Float, out_of_range: Bool, least: Float, unusual: Float
+) -> Pairs:
     """Candidates as the plan tells them."""
     surface = solids.faces.sum(axis=1)
     faces = touches.faces.sum(axis=1)
@@ -333,4 +342,5 @@ def pairs_of(touches: Touches, solids: Solids, p: Float, out_of_range: Bool, lea
         least,
         p,
         out_of_range,
+        unusual,
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from overseg.errors import InputError
+from overseg.model.explain import sentence
 from overseg.pipeline import places
+from overseg.pipeline.why import Why, whys
 from overseg.settings import build
 
 if TYPE_CHECKING:
@@ -26,7 +29,11 @@ _WRITE_RATE = 60e6
 
 
 def show(
-    target: Any, *, progress: Callable[[str, int, int], None] | None = None, **options: Any
+    target: Any,
+    *,
+    why: Sequence[int] = (),
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """What a plan will do or did, or what a volume holds and what looks odd about it.
 
@@ -34,6 +41,8 @@ def show(
     ----------
     target : str, Path, Plan, zarr.Array or zarr.Group
         A plan, or a volume; a volume is read once.
+    why : sequence of int
+        One label, or two: all about its, or their, candidates in the plan, and nothing else.
     progress : callable, optional
         Called as ``progress(step, done, total)``.
     **options
@@ -47,14 +56,17 @@ def show(
     Raises
     ------
     InputError
-        If the target is neither a plan nor a label volume.
+        If the target is neither a plan nor a label volume, or there is no such candidate.
     """
     from overseg.pipeline.result import Plan
 
-    if isinstance(target, Plan):
-        return _plan(target.path)
-    if isinstance(target, str | Path) and places.is_plan(target):
-        return _plan(Path(target))
+    if isinstance(target, Plan) or (isinstance(target, str | Path) and places.is_plan(target)):
+        folder = target.path if isinstance(target, Plan) else Path(target)
+        return _why(folder, why) if why else _plan(folder)
+    if why:
+        raise InputError(
+            "only a plan can say why", where=str(target), remedy="give the plan folder, NAME.overseg"
+        )
     return _volume(target, options, progress)
 
 
@@ -68,15 +80,24 @@ def _plan(folder: Path) -> dict[str, Any]:
     touched = int(data.units.touched.sum())
     runs = int(data.merges.old.size)
     table = data.candidates
+    examples = {decision: _first(table, decision) for decision in ("merge", "fill", "review")}
+    told = whys(data, folder, [row for rows in examples.values() for row in rows])
+    explained = any(why.pushes for why in told)
+    note = told[0].note if told else None
+    lines = {
+        decision: [_example(told.pop(0), explained) for _ in rows] for decision, rows in examples.items()
+    }
     return {
         "warnings": said.pop("warnings"),
         **{name: value for name, value in said.items() if name not in ("ids_lost", "peak_rss_bytes")},
         "ids_lost": _some(said["ids_lost"]),
         "settings": data.settings,
         "decisions": _reasons(table),
-        "merges": _examples(table, "merge"),
-        "fills": _examples(table, "fill"),
-        "reviews": _examples(table, "review"),
+        "measured": dict(data.measured),
+        "merges": lines["merge"] + _more(table, "merge"),
+        "fills": lines["fill"] + _more(table, "fill"),
+        "reviews": lines["review"] + _more(table, "review"),
+        "explained": note,
         "labels_renamed": runs,
         "cost": {
             "write_units_to_rewrite": touched,
@@ -99,21 +120,58 @@ def _reasons(table: pa.Table) -> dict[str, int]:
     return dict(counted.most_common())
 
 
-def _examples(table: pa.Table, decision: str) -> list[str]:
+def _first(table: pa.Table, decision: str) -> list[int]:
     """The first few candidates with this decision, the least certain ones first."""
     import pyarrow.compute as pc
 
-    rows = table.filter(pc.equal(table["decision"], decision)).to_pylist()
-    rows.sort(key=lambda row: (row["p"], row["t"], row["z"], row["a"], row["b"]))
-    lines = []
-    for row in rows[:_EXAMPLES]:
-        who = f"{row['a']}" if row["kind"] == "hole" else f"{row['a']} and {row['b']}"
-        at = f"layers {row['z']} and {row['z'] + row['gap'] + 1}"
-        at = f"touching about layer {row['z']}" if row["kind"] == "touch" else at
-        lines.append(f"{who}, {at}, p {row['p']:.3f}")
-    if len(rows) > _EXAMPLES:
-        lines.append(f"and {len(rows) - _EXAMPLES} more, in plan/candidates.parquet")
-    return lines
+    rows = pc.indices_nonzero(pc.equal(table["decision"], decision)).to_numpy().astype(np.int64)
+    keys = [table[name].to_numpy()[rows] for name in ("b", "a", "z", "t", "p")]
+    found: list[int] = rows[np.lexsort(keys)][:_EXAMPLES].tolist()
+    return found
+
+
+def _more(table: pa.Table, decision: str) -> list[dict[str, str | None]]:
+    import pyarrow.compute as pc
+
+    more = pc.sum(pc.equal(table["decision"], decision)).as_py() or 0
+    more -= _EXAMPLES
+    line = f"and {more:,} more, in plan/candidates.parquet"
+    return [{"candidate": line, "why": None}] if more > 0 else []
+
+
+def _example(why: Why, explained: bool) -> dict[str, str | None]:
+    """A candidate in a line, and what moved the decision most."""
+    who = f"{why.a}" if why.kind == "hole" else f"{why.a} and {why.b}"
+    at = f"layers {why.z} and {why.z + why.gap + 1}"
+    at = f"touching about layer {why.z}" if why.kind == "touch" else at
+    rule = f": {why.reason}" if why.decision == "review" else ""
+    text = sentence(why.pushes) or (why.note if explained else None)
+    return {"candidate": f"{who}, {at}, p {why.p:.3f}{rule}", "why": text}
+
+
+def _why(folder: Path, labels: Sequence[int]) -> dict[str, Any]:
+    """All that is known of some candidates."""
+    from overseg.pipeline.lifecycle import load
+
+    if len(labels) > 2:
+        raise InputError(
+            f"--why takes one label or two, not {len(labels)}", where=str(folder), remedy="ask for each pair"
+        )
+    made = load(folder)
+    merges = made.data.merges
+    becomes = {
+        int(old): int(new) for old, new in zip(merges.old, merges.new, strict=True) if int(old) in labels
+    }
+    told = made.why(*labels)
+    return {
+        "plan": str(folder),
+        "becomes": becomes,
+        "times": made.data.volume.get("times", 1),
+        "why": [
+            {**vars(why), "pushes": [{**vars(push), "verdict": push.verdict} for push in why.pushes]}
+            for why in told
+        ],
+    }
 
 
 def _volume(
