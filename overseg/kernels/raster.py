@@ -95,6 +95,14 @@ def trace(image: Mask) -> tuple[Int, Int]:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def perimeter(image: Mask) -> int:
+    """Edges between voxels of a mask (y, x) and others, those of the image's border and of holes included."""
+    mask = np.zeros((image.shape[0] + 2, image.shape[1] + 2), np.bool_)
+    mask[1:-1, 1:-1] = image
+    return _edges(mask)  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _edges(mask: Mask) -> int:
     # Edges between mask and background; the mask does not touch the image's border.
     n = 0
