@@ -39,8 +39,8 @@ def interpolate(
     """Masks of the `gap` layers between two masks.
 
     ``"distance"`` is shape-based interpolation (Raya and Udupa, IEEE Trans. Med. Imaging 9:32, 1990; cubic
-    after Herman et al., IEEE Comput. Graph. Appl. 12:69, 1992): the signed distances to the masks' borders are
-    curves in z, and so is the path of the centroids, along which they are moved; see
+    after Herman et al., IEEE Comput. Graph. Appl. 12:69, 1992): the signed distances to the masks' borders
+    are curves in z, and so is the path of the centroids, along which they are moved; see
     `overseg.kernels.distances`. ``"contour"`` is the optimal transport interpolation of CellStitch (Liu et
     al., BMC Bioinformatics 24:480, 2023): uniform mass on both outlines, the plan that is optimal for squared
     Euclidean cost, every point moved along it by k / (gap + 1), closed and filled. Outlines run along the
@@ -97,7 +97,8 @@ def interpolate(
         )
     none = np.zeros_like(mask_a)
     masks = np.stack([none if before is None else before, mask_a, mask_b, none if after is None else after])
-    return _layers(np.ascontiguousarray(masks, bool), gap, method == "distance", MAX_SAMPLES)  # type: ignore[no-any-return]
+    found: Mask = _layers(np.ascontiguousarray(masks, bool), gap, method == "distance", MAX_SAMPLES)
+    return found
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -113,7 +114,7 @@ def _layers(masks: Mask, gap: int, by_distance: bool, samples: int) -> Mask:
         for k in range(gap):
             if hollow[k].any():
                 out[k] = hollow[k]
-    return out
+    return out  # type: ignore[no-any-return]
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -129,7 +130,7 @@ def _between(masks: Mask, gap: int, by_distance: bool, samples: int) -> Mask:
             return out  # type: ignore[no-any-return]
     out = np.zeros((gap, masks.shape[1], masks.shape[2]), np.bool_)
     out[:, y0:y1, x0:x1] = _contours(a, b, gap, samples)
-    return out
+    return out  # type: ignore[no-any-return]
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -151,7 +152,7 @@ def _contours(a: Mask, b: Mask, gap: int, samples: int) -> Mask:
             draw(moved, start, drawn)
             drawn = solid(drawn)
         out[layer] = drawn
-    return out
+    return out  # type: ignore[no-any-return]
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -63,9 +63,9 @@ def common_box(masks: Mask) -> tuple[int, int, int, int]:
 def weights(gap: int, before: bool, after: bool) -> Int:
     """Shares of four layers in each of the layers between the inner two.
 
-    A cubic Hermite curve through both inner layers; its slope at either is that of the line between the layers
-    beside it (Catmull and Rom, Computer Aided Geometric Design, 1974), or between the inner two where there is
-    no layer beyond.
+    A cubic Hermite curve through both inner layers; its slope at either is that of the line between the
+    layers beside it (Catmull and Rom, Computer Aided Geometric Design, 1974), or between the inner two where
+    there is no layer beyond.
 
     Parameters
     ----------

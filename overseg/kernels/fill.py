@@ -1,8 +1,8 @@
-"""Which voxels a restored mask may take: free ones, and those of a neighbour that has swallowed it.
+"""Which voxels a restored mask may take: free ones, and those of neighbours that have swallowed it.
 
-A gap's box holds the face of a, the gap layers, and the face of b; and, where the volume goes on, one layer beyond
-either face. All comparisons are between integers and treat both faces alike, so that neither the crop beyond the box nor a
-flipped z axis can change a voxel.
+A gap's box holds the face of a, the gap layers, and the face of b; and, where the volume goes on, one layer
+beyond either face. All comparisons are between integers and treat both faces alike, so that neither the crop
+beyond the box nor a flipped z axis can change a voxel.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ def restore(
 ) -> Restored:
     """Restore the masks between two faces and say which voxels they take.
 
-    The mask of a layer is interpolated from both faces and the layers beyond them. Where the other cells leave
-    a hole of about that shape, made of background, noise, own voxels and what neighbours have swallowed, the
-    hole's outline wins; if it is much rougher than the mask's, without the voxels that stick out. Else the
-    mask takes of these what it covers, and no voxel of any other label. A layer of which own voxels cover
-    seven eighths is not missing. Noise is taken whole.
+    The mask of a layer is interpolated from both faces and the layers beyond them. Where the other cells
+    leave a hole of about that shape, made of background, noise, own voxels and what neighbours have
+    swallowed, the hole's outline wins; if it is much rougher than the mask's, without the voxels that stick
+    out. Else the mask takes of these what it covers, and no voxel of any other label. A layer of which own
+    voxels cover seven eighths is not missing. Noise is taken whole.
 
     Parameters
     ----------
