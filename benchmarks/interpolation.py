@@ -118,15 +118,19 @@ def restored(stacks: list[tuple[str, Labels]]) -> dict[str, list[tuple[float, fl
                 ]
                 own, noise = _others(split, inside, truth.true_of)
                 z0, z1 = max(split.z - 1, 0), min(split.z + split.gap + 3, len(volume))
-                y, x = (slice(max(s.start - 15, 0), s.stop + 15) for s in boxes[split.true - 1][1:])
+                y, x = (
+                    slice(max(s.start - 15, 0), min(s.stop + 15, size))
+                    for s, size in zip(boxes[split.true - 1][1:], volume.shape[1:], strict=True)
+                )
                 box = broken[z0:z1, y, x].astype(np.uint64)
                 true = volume[split.z + 1 : split.z + split.gap + 1, y, x] == split.true
                 top = split.z - z0
+                edges = (y.start == 0, y.stop == volume.shape[1], x.start == 0, x.stop == volume.shape[2])
                 for method in ("distance", "contour"):
                     start = time.perf_counter()
                     take = restore(
                         box, split.upper, split.lower, own=own, noise=noise, method=method,  # type: ignore[arg-type]
-                        beyond=(top > 0, z1 > split.z + split.gap + 2),
+                        beyond=(top > 0, z1 > split.z + split.gap + 2), open_edges=edges,
                     ).take  # fmt: skip
                     spent = time.perf_counter() - start
                     inner = box[top + 1 : top + 1 + split.gap]
