@@ -94,7 +94,8 @@ def compared(stacks: list[tuple[str, Labels]]) -> list[dict[str, Any]]:
                 spent = (time.perf_counter() - start) / len(found)
                 scores = [iou(one, masks[2:-2]) for one, masks in zip(made, found, strict=True)]
                 rows.append(
-                    {"gap": gap, "method": method, "volume": name, "n": len(found), "ms": round(1e3 * spent, 3),
+                    {"gap": gap, "method": method, "volume": name, "n": len(found),
+                     "ms": round(1e3 * spent, 3),
                      "mean": round(float(np.mean(scores)), 4), "median": round(float(np.median(scores)), 4)}
                 )  # fmt: skip
     return rows
