@@ -192,9 +192,12 @@ def masks(case: Case, verdicts: Verdicts) -> dict[str, list[float]]:
             continue
         y0, y1, x0, x1 = each.box
         y, x = slice(max(0, y0 - 20), y1 + 20), slice(max(0, x0 - 20), x1 + 20)
-        box = case.labels[split.z : split.z + split.gap + 2, y, x].astype(np.uint64)
-        taken = restore(box, each.a, each.b, own=each.own, noise=each.noise).take > 0
-        taken |= np.isin(box[1:-1], each.own)
+        z0, z1 = max(split.z - 1, 0), min(split.z + split.gap + 3, len(case.labels))
+        box = case.labels[z0:z1, y, x].astype(np.uint64)
+        beyond = (z0 < split.z, z1 > split.z + split.gap + 2)
+        inner = box[split.z - z0 + 1 :][: split.gap]
+        taken = restore(box, each.a, each.b, own=each.own, noise=each.noise, beyond=beyond).take > 0
+        taken |= np.isin(inner, each.own)
         true = case.original[split.z + 1 : split.z + split.gap + 1, y, x] == split.true
         seen = "hole visible" if split.kind in VISIBLE else "hole not visible"
         scores[f"{split.kind} ({seen})"].append(float((taken & true).sum() / (taken | true).sum()))

@@ -177,7 +177,7 @@ three seeds. No feature looks at what lies in the gap.
 
 MASKS = """Pooled tissues, three seeds, merges that were found: voxels given back against the true mask, all
 layers of a gap together. The hole is visible where the mask is missing, and not where neighbours took it; of
-a mask that several neighbours share nothing is taken back unless one of them has most of it.
+several that share a mask each gives back its part if it has grown by about that much.
 """
 
 

@@ -132,6 +132,9 @@ class Settings(_Checked):
         Probability from which parts are merged; the model card's when not given.
     fill : {"all", "free", "none"}
         Which voxels restored masks may take: also swallowed ones, only free ones, none.
+    interpolation : {"distance", "contour"}
+        How missing masks are interpolated: signed distances over two layers on either side, or optimal
+        transport between the contours of the faces (CellStitch).
     """
 
     voxel_size: tuple[Positive, Positive, Positive] | None = None
@@ -148,6 +151,7 @@ class Settings(_Checked):
     transport: Literal["fast", "exact"] = "fast"
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     fill: Literal["all", "free", "none"] = "all"
+    interpolation: Literal["distance", "contour"] = "distance"
 
     @field_validator("region", mode="before")
     @classmethod

@@ -105,7 +105,8 @@ def test_a_swallowed_mask_has_the_outline_that_other_cells_leave():
     box = swallowed()
     box[1, 3, 4:12] = N  # one row more than the faces have
     after, _ = filled(box)
-    assert (after[0, 3:12, 4:12] == A).all()
+    assert (after[0, 4:12, 4:12] == A).all() and (after[0, 3, 4:11] == A).all()
+    assert (after[0, 2:14, 12:20] == N).all()  # and the voxel beside it, as near to both, stays
 
 
 def test_a_neighbour_that_has_not_grown_keeps_its_voxels():
@@ -134,14 +135,60 @@ def test_a_neighbour_that_starts_in_the_gap_gives_what_it_has_more():
     assert (after[0, 2:14, 12:20] == N).all()
 
 
-def test_several_neighbours_that_share_the_mask_keep_it():
+def shared():
+    """N and X, of which each has taken less than half of the mask."""
     box = tissue()
     box[:, :, 12:], box[:, :, :4] = N, X
-    box[1, :, 8:], box[1, :, :8] = N, X
-    box[1, 4:12, 7:9] = 0  # each has less than half
+    box[1, 4:12, 8:], box[1, 4:12, :8] = N, X
+    box[1, 4:12, 7:9] = 0
+    return box
+
+
+def test_several_neighbours_give_back_what_each_has_taken():
+    after, restored = filled(shared())
+    assert (after[0][FACE] == A).all() and (after[0] == A).sum() == 64
+    assert (after[0, :, 12:] == N).all() and (after[0, :, :4] == X).all()
+    assert np.bincount(restored.take.ravel(), minlength=4)[1:].tolist() == [16, 0, 48]
+
+
+def test_of_several_neighbours_one_that_has_not_grown_loses_nothing():
+    box = shared()
+    box[[0, 2], 4:8, 4:7] = X  # it had these before: four rows less of the cell
+    box[1, 8:12, :3] = W
+    after, _ = filled(box)
+    assert np.array_equal(after[0] == X, box[1] == X)
+
+
+def test_neighbours_that_have_less_than_half_together_lose_nothing():
+    box = shared()
+    box[1, 4:12, 5:11] = 0
     after, restored = filled(box)
-    assert (after[0, 4:12, 7:9] == A).all() and (after[0] == A).sum() == 16
+    assert (after[0, 4:12, 5:11] == A).all()
     assert set(np.unique(restored.take)) == {0, FREE}
+
+
+def test_a_rough_hole_loses_what_sticks_out_of_it():
+    box = tissue()
+    box[1, 3, 4:12:2] = box[1, 12, 5:12:2] = 0
+    box[1, 4:12:2, 3] = box[1, 5:12:2, 12] = 0
+    after, _ = filled(box)
+    assert np.array_equal(after[0] == A, _columns())
+
+
+def test_layers_beyond_the_faces_are_followed():
+    y, x = np.indices((40, 40))
+    radii = (16, 10, 7, 10, 16)  # a waist that the faces alone do not show
+    box = np.full((5, 40, 40), W, np.uint64)
+    for layer, radius in enumerate(radii):
+        box[layer][(y - 20) ** 2 + (x - 20) ** 2 <= radius**2] = A if layer < 2 else 0 if layer == 2 else B
+    box[2] = 0
+    near, far = restore(box[1:-1], A, B), restore(box, A, B, beyond=(True, True))
+    assert (far.take > 0).sum() < (near.take > 0).sum()
+    assert np.array_equal(near.take, restore(box[1:-1], A, B, method="contour").take)
+    for beyond, layers in (((True, False), slice(0, 4)), ((False, True), slice(1, 5))):
+        one = restore(box[layers], A, B, beyond=beyond)
+        assert one.mask.shape == (1, 40, 40)
+        assert (far.take > 0).sum() < (one.take > 0).sum() < (near.take > 0).sum()
 
 
 def test_noise_is_absorbed_whole():
@@ -208,27 +255,33 @@ def test_depth_is_the_squared_distance_to_the_outside():
     assert not depth[~_columns()].any()
 
 
-boxes = arrays(np.uint64, (3, 6, 7), elements=st.integers(0, 5).map(np.uint64))
+labels = st.integers(0, 5).map(np.uint64)
+boxes, tissues = (arrays(np.uint64, (layers, 6, 7), elements=labels) for layers in (3, 5))
+sides = st.tuples(st.booleans(), st.booleans())
+ways = st.sampled_from(["distance", "contour"])
 
 
-@settings(max_examples=80, deadline=None)
-@given(boxes, st.sampled_from(["all", "free", "none"]))
-def test_whatever_the_tissue(box, mode):
-    box[0, 2, 2], box[-1, 3, 3] = A, B
-    restored = restore(box, A, B, noise=(N,), background=(0,), fill=mode)
-    take = restored.take
-    assert not take[np.isin(box[1:-1], [A, B])].any()
-    assert (box[1:-1][take == FREE] == 0).all()
-    assert (box[1:-1][take == NOISE] == N).all()
+@settings(max_examples=120, deadline=None)
+@given(tissues, st.sampled_from(["all", "free", "none"]), sides, ways)
+def test_whatever_the_tissue(whole, mode, beyond, method):
+    whole[1, 2, 2], whole[-2, 3, 3] = A, B
+    box = whole[1 - beyond[0] : 4 + beyond[1]]
+    options = {"noise": (N,), "background": (0,), "fill": mode, "method": method}
+    restored = restore(box, A, B, beyond=beyond, **options)
+    take, inner = restored.take, whole[2:3]
+    assert not take[np.isin(inner, [A, B])].any()
+    assert (inner[take == FREE] == 0).all()
+    assert (inner[take == NOISE] == N).all()
     if mode == "none":
         assert not take.any()
     # What is taken from a neighbour is less than all of it.
-    for label in np.unique(box[1:-1][take == SWALLOWED]):
-        assert mode == "all" and (box[[0, -1]] == label).any()
+    for label in np.unique(inner[take == SWALLOWED]):
+        assert mode == "all" and (whole[[1, -2]] == label).any()
+        assert not ((take[0] == SWALLOWED) & (whole[1] == label) & (whole[-2] == label)).any()
     assert (restored.mask | (take == NOISE))[take > 0].all()
     assert np.array_equal(restored.depth > 0, restored.mask)
     # A flipped z axis exchanges the faces and nothing else.
-    flipped = restore(box[::-1], B, A, noise=(N,), background=(0,), fill=mode)
+    flipped = restore(box[::-1], B, A, beyond=beyond[::-1], **options)
     for name in ("mask", "take", "depth"):
         assert np.array_equal(getattr(flipped, name), getattr(restored, name)[::-1])
 

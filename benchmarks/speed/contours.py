@@ -35,7 +35,7 @@ def _plain(pair: MaskPair) -> list[Any]:
 
 
 def _own(pair: MaskPair) -> Any:
-    return interpolate(pair.one, pair.two, pair.lag - 1)
+    return interpolate(pair.one, pair.two, pair.lag - 1, "contour")
 
 
 def _iou(one: Any, two: Any) -> float:

@@ -90,6 +90,10 @@ SEMANTIC: Group = {
         Literal["all", "free", "none"] | None,
         _answer("Which voxels restored masks may take: swallowed ones too, only free ones, or none."),
     ],
+    "interpolation": Annotated[
+        Literal["distance", "contour"] | None,
+        _answer("How missing masks are drawn: by distances over four layers, or CellStitch's way."),
+    ],
 }
 
 BREAK_LOCK: Group = {

@@ -1,7 +1,7 @@
 """The mask that is missing between two layers, from the masks above and below it.
 
-Everything is worked out in the common box of both masks, in integers, and in one orientation of the pair, so
-that a mask depends on nothing but the two masks: not on the crop, and not on which of them is on top.
+Everything is worked out in the common box of the masks, in integers, and alike for both sides, so that a mask
+depends on nothing but these masks: not on the crop, and not on which of them is on top.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from overseg.errors import InputError
 from overseg.kernels.coupling import solve
-from overseg.kernels.raster import FINE, draw, fill_holes, pieces, solid, trace, wind
+from overseg.kernels.distances import common_box, distances
+from overseg.kernels.raster import FINE, draw, pieces, solid, trace, wind
 
 Mask = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
-Method = Literal["contour", "distance"]
+Method = Literal["distance", "contour"]
 
 MAX_SAMPLES = 256
 """Points of one contour that enter the transport problem; between them displacements are interpolated."""
@@ -26,15 +27,25 @@ MAX_SAMPLES = 256
 _COST_BITS = 46  # integers of this size may be added up along an outline
 
 
-def interpolate(mask_a: Mask, mask_b: Mask, gap: int, method: Method = "contour") -> Mask:
+def interpolate(
+    mask_a: Mask,
+    mask_b: Mask,
+    gap: int,
+    method: Method = "distance",
+    *,
+    before: Mask | None = None,
+    after: Mask | None = None,
+) -> Mask:
     """Masks of the `gap` layers between two masks.
 
-    ``"contour"`` is the optimal transport interpolation of CellStitch (Liu et al., BMC Bioinformatics
-    24:480, 2023): uniform mass on both outlines, the plan that is optimal for squared Euclidean cost, every
-    point moved along it by k / (gap + 1), closed and filled. Outlines run along the voxels' edges, so that
-    they hold one-voxel masks and lines as well, and equal masks come back as they are. Ties in the cost are
-    broken by a small integer term, so that the plan is unique. ``"distance"`` is the mean of both signed
-    distance fields, each moved to the interpolated centroid.
+    ``"distance"`` is shape-based interpolation (Raya and Udupa, IEEE Trans. Med. Imaging 9:32, 1990; cubic
+    after Herman et al., IEEE Comput. Graph. Appl. 12:69, 1992): the signed distances to the masks' borders
+    are curves in z, and so is the path of the centroids, along which they are moved; see
+    `overseg.kernels.distances`. ``"contour"`` is the optimal transport interpolation of CellStitch (Liu et
+    al., BMC Bioinformatics 24:480, 2023): uniform mass on both outlines, the plan that is optimal for squared
+    Euclidean cost, every point moved along it by k / (gap + 1), closed and filled. Outlines run along the
+    voxels' edges, so that they hold one-voxel masks and lines as well. Ties in the cost are broken by a small
+    integer term, so that the plan is unique. Equal masks come back as they are with either.
 
     Parameters
     ----------
@@ -43,14 +54,17 @@ def interpolate(mask_a: Mask, mask_b: Mask, gap: int, method: Method = "contour"
         only where both have one.
     gap : int
         Missing layers, at least 1.
-    method : {"contour", "distance"}
-        How.
+    method : {"distance", "contour"}
+        How. Where distances would break in pieces what is whole in both masks, contours are taken.
+    before, after : ndarray of bool, shape (y, x), optional
+        The masks in the layers just before `mask_a` and just after `mask_b`, for ``"distance"``: curves
+        follow them. An empty one counts as none.
 
     Returns
     -------
     ndarray of bool, shape (gap, y, x)
         One mask per missing layer, from `mask_a` to `mask_b`; none is empty, and each is in one piece where
-        both masks are. Exchanging the masks reverses the layers, bit for bit.
+        both masks are. Exchanging the sides reverses the layers, bit for bit.
 
     Raises
     ------
@@ -63,16 +77,17 @@ def interpolate(mask_a: Mask, mask_b: Mask, gap: int, method: Method = "contour"
     >>> line = np.zeros((1, 5), bool)
     >>> left, right = line.copy(), line.copy()
     >>> left[0, 0] = right[0, 4] = True
-    >>> interpolate(left, right, 3)[:, 0].astype(int)
+    >>> interpolate(left, right, 3, "contour")[:, 0].astype(int)
     array([[0, 1, 0, 0, 0],
            [0, 0, 1, 0, 0],
            [0, 0, 0, 1, 0]])
     """
-    if mask_a.shape != mask_b.shape or mask_a.ndim != 2:
+    beyond = [mask for mask in (before, after) if mask is not None]
+    if mask_a.ndim != 2 or any(mask.shape != mask_a.shape for mask in (mask_b, *beyond)):
         raise InputError(
-            "both masks must be images (y, x) of one shape",
-            where=f"shapes {mask_a.shape} and {mask_b.shape}",
-            remedy="cut both out of the same box",
+            "all masks must be images (y, x) of one shape",
+            where=f"shapes {', '.join(str(mask.shape) for mask in (mask_a, mask_b, *beyond))}",
+            remedy="cut them out of the same box",
         )
     if gap < 1 or not mask_a.any() or not mask_b.any():
         raise InputError(
@@ -80,24 +95,42 @@ def interpolate(mask_a: Mask, mask_b: Mask, gap: int, method: Method = "contour"
             where=f"gap {gap}, masks of {mask_a.sum()} and {mask_b.sum()} voxels",
             remedy="give two masks that are not empty and a gap of at least one layer",
         )
-    out = np.zeros((gap, *mask_a.shape), bool)
-    a, b = (np.ascontiguousarray(mask, bool) for mask in (mask_a, mask_b))
-    y0, y1, x0, x1 = _box(a, b)
-    a, b = (np.ascontiguousarray(mask[y0:y1, x0:x1]) for mask in (a, b))
-    solid_a, solid_b = fill_holes(a), fill_holes(b)
-    filled = _between(solid_a, solid_b, gap, method)
-    hole_a, hole_b = solid_a & ~a, solid_b & ~b
-    if hole_a.any() and hole_b.any():
-        hollow = filled & ~_between(hole_a, hole_b, gap, method)
-        keep = hollow.any(axis=(1, 2))
-        filled[keep] = hollow[keep]
-    out[:, y0:y1, x0:x1] = filled
-    return out
+    none = np.zeros_like(mask_a)
+    masks = np.stack([none if before is None else before, mask_a, mask_b, none if after is None else after])
+    found: Mask = _layers(np.ascontiguousarray(masks, bool), gap, method == "distance", MAX_SAMPLES)
+    return found
 
 
-def _between(a: Mask, b: Mask, gap: int, method: Method) -> Mask:
-    layers: Mask = _contours(a, b, gap, MAX_SAMPLES) if method == "contour" else _distances(a, b, gap)
-    return layers
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _layers(masks: Mask, gap: int, by_distance: bool, samples: int) -> Mask:
+    # Filled masks and their holes, each between each.
+    filled, holes = np.empty_like(masks), np.zeros_like(masks)
+    for layer in range(4):
+        filled[layer] = solid(masks[layer])
+    out = _between(filled, gap, by_distance, samples)
+    holes[1], holes[2] = filled[1] & ~masks[1], filled[2] & ~masks[2]
+    if holes[1].any() and holes[2].any():
+        hollow = out & ~_between(holes, gap, by_distance, samples)
+        for k in range(gap):
+            if hollow[k].any():
+                out[k] = hollow[k]
+    return out  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _between(masks: Mask, gap: int, by_distance: bool, samples: int) -> Mask:
+    y0, y1, x0, x1 = common_box(masks[1:3])
+    a, b = masks[1, y0:y1, x0:x1].copy(), masks[2, y0:y1, x0:x1].copy()
+    if by_distance:
+        out = distances(masks, gap)
+        broken = False
+        for k in range(gap):
+            broken = broken or pieces(out[k], True)[1] > 1
+        if not broken or pieces(a, True)[1] > 1 or pieces(b, True)[1] > 1:
+            return out  # type: ignore[no-any-return]
+    out = np.zeros((gap, masks.shape[1], masks.shape[2]), np.bool_)
+    out[:, y0:y1, x0:x1] = _contours(a, b, gap, samples)
+    return out  # type: ignore[no-any-return]
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -119,7 +152,7 @@ def _contours(a: Mask, b: Mask, gap: int, samples: int) -> Mask:
             draw(moved, start, drawn)
             drawn = solid(drawn)
         out[layer] = drawn
-    return out
+    return out  # type: ignore[no-any-return]
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -213,38 +246,3 @@ def _bit_length(value: int) -> int:
         value >>= 1
         n += 1
     return n
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _box(a: Mask, b: Mask) -> tuple[int, int, int, int]:
-    # Common box y0, y1, x0, x1, half open.
-    y0, y1, x0, x1 = a.shape[0], 0, a.shape[1], 0
-    for y in range(a.shape[0]):
-        for x in range(a.shape[1]):
-            if a[y, x] or b[y, x]:
-                y0, y1, x0, x1 = min(y0, y), y + 1, min(x0, x), max(x1, x + 1)
-    return y0, y1, x0, x1
-
-
-def _distances(a: Mask, b: Mask, gap: int) -> Mask:
-    from scipy.ndimage import map_coordinates
-
-    drift = np.argwhere(b).mean(axis=0) - np.argwhere(a).mean(axis=0)
-    margin = int(np.abs(drift).max()) + 2
-    field_a, field_b = (_signed_distance(np.pad(mask, margin)) for mask in (a, b))
-    grid = np.indices(a.shape, dtype=float) + margin
-    out = np.zeros((gap, *a.shape), bool)
-    for layer in range(gap):
-        from_a, from_b = (layer + 1) / (gap + 1), (gap - layer) / (gap + 1)
-        moved_a = map_coordinates(field_a, grid - (from_a * drift)[:, None, None], order=1, mode="nearest")
-        moved_b = map_coordinates(field_b, grid + (from_b * drift)[:, None, None], order=1, mode="nearest")
-        mean = from_b * moved_a + from_a * moved_b
-        out[layer] = mean > min(0.0, float(np.nextafter(mean.max(), -np.inf)))
-    return out
-
-
-def _signed_distance(mask: Mask) -> npt.NDArray[np.float64]:
-    from scipy.ndimage import distance_transform_edt
-
-    signed: npt.NDArray[np.float64] = distance_transform_edt(mask) - distance_transform_edt(~mask)
-    return signed - np.where(mask, 0.5, -0.5)

@@ -1,8 +1,8 @@
-"""Which voxels a restored mask may take: free ones, and those of a neighbour that has swallowed it.
+"""Which voxels a restored mask may take: free ones, and those of neighbours that have swallowed it.
 
-A gap's box holds the face of a in its first layer, the face of b in its last, and the gap layers between.
-All comparisons are between integers and treat both faces alike, so that neither the crop beyond the box nor a
-flipped z axis can change a voxel.
+A gap's box holds the face of a, the gap layers, and the face of b; and, where the volume goes on, one layer
+beyond either face. All comparisons are between integers and treat both faces alike, so that neither the crop
+beyond the box nor a flipped z axis can change a voxel.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from overseg.kernels.contours import interpolate
-from overseg.kernels.raster import pieces, squared_depth
+from overseg.kernels.contours import Method, interpolate
+from overseg.kernels.distances import blend, paths, weights
+from overseg.kernels.raster import perimeter, pieces, squared_depth
 
 Labels = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
@@ -56,18 +57,21 @@ def restore(
     background: tuple[int, ...] = (0,),
     fill: Fill = "all",
     open_edges: Edges = (False, False, False, False),
+    beyond: tuple[bool, bool] = (False, False),
+    method: Method = "distance",
 ) -> Restored:
     """Restore the masks between two faces and say which voxels they take.
 
-    The mask of a layer is interpolated from both faces. Where the other cells leave a hole of about that
-    shape, made of background, noise, own voxels and what a neighbour has swallowed, the hole's outline wins.
-    Else the mask takes of these what it covers, and no voxel of any other label. A layer of which own
+    The mask of a layer is interpolated from both faces and the layers beyond them. Where the other cells
+    leave a hole of about that shape, made of background, noise, own voxels and what neighbours have
+    swallowed, the hole's outline wins; if it is much rougher than the mask's, without the voxels that stick
+    out. Else the mask takes of these what it covers, and no voxel of any other label. A layer of which own
     voxels cover seven eighths is not missing. Noise is taken whole.
 
     Parameters
     ----------
-    box : ndarray of uint64, shape (gap + 2, y, x)
-        Labels; the whole face of `a` in the first layer, of `b` in the last.
+    box : ndarray of uint64, shape (gap + 2, y, x), more layers with `beyond`
+        Labels; the whole face of `a` in the layer before the gap, of `b` in the one after it.
     a, b : int
         The labels; equal for a hole.
     own : tuple of int
@@ -80,24 +84,29 @@ def restore(
         Which voxels may be taken: also swallowed ones; background and noise; none.
     open_edges : tuple of bool
         Whether the box ends where the volume ends, at low y, high y, low x, high x: a hole may touch that.
+    beyond : tuple of bool
+        Whether there is one layer more in the box before the face of `a`, and after that of `b`.
+    method : {"distance", "contour"}
+        How masks are interpolated, see `overseg.kernels.contours.interpolate`.
 
     Returns
     -------
     Restored
         Nothing is taken in a layer where no voxel may be.
     """
-    gap = len(box) - 2
+    first, last = int(beyond[0]), len(box) - 1 - int(beyond[1])
+    sides = _Sides(box, first, last)
+    before, face_a, face_b, after = sides.masks(a, b)
+    mask = interpolate(face_a, face_b, sides.gap, method, before=before, after=after)
     mine_are, fixed = _labels(a, b, *own), _labels(a, b, *own, *noise, *background)
-    mask = interpolate(box[0] == a, box[-1] == b, gap)
-    inner = np.ascontiguousarray(box[1:-1], np.uint64)
+    inner = np.ascontiguousarray(box[first + 1 : last], np.uint64)
     mine, take = _room(inner, mine_are, _labels(*noise), _labels(*background), fill != "none")
-    between = _Between(box)
-    for layer in range(gap):
+    for layer in range(sides.gap):
         if not _is_missing(mine[layer], mask[layer]):
             mask[layer] = mine[layer]
         else:
             if fill == "all":
-                _take_back(inner[layer], mask[layer], take[layer], layer, between, fixed)
+                _take_back(inner[layer], mask[layer], take[layer], layer, (a, b), sides, fixed)
             mask[layer] = _outlined(mask[layer], take[layer], mine[layer], open_edges)
     return Restored(mask, take, _finish(mask, take))
 
@@ -138,86 +147,83 @@ def _is_missing(mine: Mask, mask: Mask) -> bool:
     return 8 * (mine & mask).sum() < 7 * mask.sum()  # type: ignore[no-any-return]
 
 
-class _Between:
-    """What a neighbour's masks beside the gap let expect of it in the gap, worked out once."""
+class _Sides:
+    """The layers beside the gap, and what they let expect of a label in it, worked out once."""
 
-    def __init__(self, box: Labels) -> None:
-        self._box, self._gap = box, len(box) - 2
-        self._known: dict[int, tuple[Int, Mask]] = {}
+    def __init__(self, box: Labels, first: int, last: int) -> None:
+        self.gap = last - first - 1
+        self._box, self._at = box, (first - 1, first, last, last + 1)
+        self._known: dict[tuple[int, int], Int] = {}
 
-    def __call__(self, neighbour: int) -> tuple[Int, Mask]:
-        """Expected areas, times gap + 1, and masks of the gap layers; 0 where it is only in the gap."""
-        if neighbour not in self._known:
-            self._known[neighbour] = self._expect(neighbour)
-        return self._known[neighbour]
+    def masks(self, above: int, below: int) -> Mask:
+        """Of one label in the two layers above the gap, and of one in the two below it."""
+        masks = np.zeros((4, *self._box.shape[1:]), np.bool_)
+        for mask, at, label in zip(masks, self._at, (above, above, below, below), strict=True):
+            if 0 <= at < len(self._box):
+                np.equal(self._box[at], label, out=mask)
+        return masks
 
-    def _expect(self, neighbour: int) -> tuple[Int, Mask]:
-        gap = self._gap
-        above, below = self._box[0] == neighbour, self._box[-1] == neighbour
-        areas = int(above.sum()), int(below.sum())
-        if all(areas):
-            down = np.arange(1, gap + 1)
-            return areas[0] * down[::-1] + areas[1] * down, interpolate(above, below, gap) | (above & below)
+    def areas(self, label: int) -> Int:
+        """Expected areas in the gap layers, times gap + 1; 0 where it is only in the gap."""
+        above, below = (int(mask.sum()) for mask in self.masks(label, label)[1:3])
+        down = np.arange(1, self.gap + 1)
+        if above and below:
+            return above * down[::-1] + below * down
         # It starts or ends here: no smaller than in the layers that are left.
-        return np.full(gap, max(areas) * (gap + 1)), np.broadcast_to(above | below, (gap, *above.shape))
+        return np.full(self.gap, max(above, below) * (self.gap + 1))
 
-
-def _take_back(
-    here: Labels, mask: Mask, take: npt.NDArray[np.uint8], layer: int, between: _Between, fixed: Labels
-) -> None:
-    """Mark what a neighbour that covers at least half of the mask has more than its outer layers let expect.
-
-    Its area in the layer must exceed theirs by at least half of what it covers.
-    """
-    neighbour, covered, held = _covering(here, mask)
-    if not covered or neighbour in fixed:
-        return
-    areas, known = between(neighbour)
-    parts = len(areas) + 1
-    if areas[layer] and 2 * (held * parts - areas[layer]) >= covered * parts:
-        take[(here == neighbour) & ~known[layer]] = SWALLOWED
+    def distances(self, above: int, below: int, moved: bool) -> Int:
+        """Signed distances in the gap layers, of one scale for all labels that are beside it."""
+        if (above, below) not in self._known:
+            self._known[above, below] = _expected(self.masks(above, below), self.gap, moved)
+        return self._known[above, below]
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _covering(here: Labels, mask: Mask) -> tuple[np.uint64, int, int]:
-    """The label that covers at least half of the mask, the smaller of two.
+def _expected(masks: Mask, gap: int, moved: bool) -> Int:
+    share = weights(gap, masks[0].any(), masks[3].any())
+    if not masks[1].any() or not masks[2].any():
+        whole = share[0].sum()
+        share[:] = 0
+        share[:, 1 if masks[1].any() else 2] = whole
+    ways = paths(masks, share) if moved else np.zeros((gap, 4, 2), np.int64)
+    return blend(masks, share, ways)  # type: ignore[no-any-return]
 
-    Two counters find whatever fills more than a third (Misra and Gries, Science of Computer Programming 2,
-    1982).
 
-    Returns
-    -------
-    label : int
-    covered, held : int
-        Voxels of it in the mask, 0 where there is no such label, and in the layer.
+def _take_back(
+    here: Labels,
+    mask: Mask,
+    take: npt.NDArray[np.uint8],
+    layer: int,
+    cell: tuple[int, int],
+    sides: _Sides,
+    fixed: Labels,
+) -> None:
+    """Mark what neighbours have taken of the mask, if together they cover at least half of it.
+
+    Each must be larger than the layers beside the gap let expect, by half of what it covers, or by three
+    quarters where it covers less than half of the mask; one that covers less than a sixteenth keeps all. It
+    gives the voxels that lie deeper in the cell than in itself, by the distances expected of both; beyond the
+    mask only where it covers half.
     """
-    one, two, votes_one, votes_two = np.uint64(0), np.uint64(0), 0, 0
-    for y in range(here.shape[0]):
-        for x in range(here.shape[1]):
-            label = here[y, x]
-            if not mask[y, x]:
-                continue
-            if votes_one > 0 and label == one:
-                votes_one += 1
-            elif votes_two > 0 and label == two:
-                votes_two += 1
-            elif votes_one == 0:
-                one, votes_one = label, 1
-            elif votes_two == 0:
-                two, votes_two = label, 1
-            else:
-                votes_one, votes_two = votes_one - 1, votes_two - 1
-    best, covered, held = np.uint64(0), 0, 0
-    area = mask.sum()
-    for label in (min(one, two), max(one, two)):
-        inside, everywhere = 0, 0
-        for y in range(here.shape[0]):
-            for x in range(here.shape[1]):
-                everywhere += here[y, x] == label
-                inside += (here[y, x] == label) & mask[y, x]
-        if 2 * inside >= area and inside > covered:
-            best, covered, held = label, inside, everywhere
-    return best, covered, held
+    area, together = np.count_nonzero(mask), 0
+    taken = []
+    for label, covered in zip(
+        *(part.tolist() for part in np.unique(here[mask], return_counts=True)), strict=True
+    ):
+        if 16 * covered < area or label in fixed:
+            continue
+        expected = int(sides.areas(label)[layer])
+        theirs = here == label
+        more = np.count_nonzero(theirs) * (sides.gap + 1) - expected
+        quarters = 2 if 2 * covered >= area else 3
+        if expected and 4 * more >= quarters * covered * (sides.gap + 1):
+            inside = sides.distances(*cell, True)[layer] > sides.distances(label, label, False)[layer]
+            above, below = sides.masks(label, label)[1:3]
+            taken.append(theirs & inside & ~(above & below) & (mask | (quarters == 2)))
+            together += covered
+    for part in taken if 2 * together >= area else ():
+        take[part] = SWALLOWED
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -225,7 +231,7 @@ def _outlined(mask: Mask, take: npt.NDArray[np.uint8], mine: Mask, open_edges: E
     """The mask with own voxels, or the piece of room of about its shape that is bounded by other cells.
 
     Seams one voxel wide may lead out of it or surround it: they are cut off, and of the rim that goes with
-    them the mask keeps what it covers.
+    them the mask keeps what it covers. So it is with voxels that stick out of a rough outline.
     """
     room = (take > 0) | mine
     for thin in (False, True):
@@ -237,6 +243,8 @@ def _outlined(mask: Mask, take: npt.NDArray[np.uint8], mine: Mask, open_edges: E
         if thin:
             piece = piece | (_dilated(piece) & room & mask)
         if _agree(piece, mask) and _bounded(piece, open_edges):
+            if 4 * perimeter(piece) > 5 * perimeter(mask):
+                piece = piece & (_sheltered(piece) | mask)
             return piece | mine  # type: ignore[no-any-return]
     return mask | mine
 
@@ -292,6 +300,22 @@ def _dilated(piece: Mask) -> Mask:
                 for v in range(max(y - 1, 0), min(y + 2, height)):
                     for u in range(max(x - 1, 0), min(x + 2, width)):
                         out[v, u] = True
+    return out
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _sheltered(piece: Mask) -> Mask:
+    # Voxels of which six of the nine around are in the piece; the image goes on as it ends.
+    height, width = piece.shape
+    out = np.zeros_like(piece)
+    for y in range(height):
+        for x in range(width):
+            if piece[y, x]:
+                n = 0
+                for v in range(y - 1, y + 2):
+                    for u in range(x - 1, x + 2):
+                        n += piece[min(max(v, 0), height - 1), min(max(u, 0), width - 1)]
+                out[y, x] = n >= 6
     return out
 
 

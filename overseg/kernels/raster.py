@@ -95,6 +95,14 @@ def trace(image: Mask) -> tuple[Int, Int]:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def perimeter(image: Mask) -> int:
+    """Edges between voxels of a mask (y, x) and others, those of the image's border and of holes included."""
+    mask = np.zeros((image.shape[0] + 2, image.shape[1] + 2), np.bool_)
+    mask[1:-1, 1:-1] = image
+    return _edges(mask)  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _edges(mask: Mask) -> int:
     # Edges between mask and background; the mask does not touch the image's border.
     n = 0
@@ -254,3 +262,54 @@ def squared_depth(mask: Mask) -> Int:
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _parabola(line: Int, apex: int, x: int) -> int:
     return (x - apex) * (x - apex) + line[apex]  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def squared_distance(mask: Mask) -> Int:
+    """Squared distance of every voxel to the nearest one of the mask; beyond the image there is none.
+
+    As `squared_depth`; without a mask at least the square of the image's height and width together.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (y, x)
+
+    Returns
+    -------
+    ndarray of int64, shape (y, x)
+    """
+    height, width = mask.shape
+    far = height + width
+    out = np.empty((height, width), np.int64)
+    for x in range(width):
+        way = far
+        for y in range(height):
+            way = 0 if mask[y, x] else min(way + 1, far)
+            out[y, x] = way
+        way = far
+        for y in range(height - 1, -1, -1):
+            way = 0 if mask[y, x] else min(way + 1, far)
+            out[y, x] = min(out[y, x], way)
+    line, apex, begin = np.zeros(width, np.int64), np.zeros(width, np.int64), np.zeros(width, np.int64)
+    for y in range(height):
+        for x in range(width):
+            line[x] = out[y, x] * out[y, x]
+        last = 0
+        apex[0] = begin[0] = 0
+        for u in range(1, width):
+            while last >= 0 and _parabola(line, apex[last], begin[last]) > _parabola(line, u, begin[last]):
+                last -= 1
+            if last < 0:
+                last = 0
+                apex[0], begin[0] = u, 0
+                continue
+            v = apex[last]
+            meet = 1 + (u * u - v * v + line[u] - line[v]) // (2 * (u - v))
+            if meet < width:
+                last += 1
+                apex[last], begin[last] = u, meet
+        for x in range(width - 1, -1, -1):
+            out[y, x] = _parabola(line, apex[last], x)
+            if x == begin[last]:
+                last -= 1
+    return out

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from overseg.kernels.contours import Method
 from overseg.kernels.fill import FREE, NOISE, SWALLOWED, Fill, restore, runs
 from overseg.kernels.tables import Candidates, Int, Labels, Layers
 from overseg.pipeline.boxes import HELD_BYTES, Box, Reader, along_a_curve, tile_of, tiles
@@ -203,6 +204,7 @@ def fill_task(
     path: str,
     t: int = 0,
     bounds: Box | None = None,
+    method: Method = "distance",
 ) -> dict[str, Any]:
     """Restore the masks of a batch and write what they claim; a unit of work that may be run again.
 
@@ -221,6 +223,8 @@ def fill_task(
         Time point.
     bounds : tuple of (int, int), optional
         Half-open ranges (z, y, x) to stay in; the volume when not given.
+    method : {"distance", "contour"}
+        How masks are interpolated.
 
     Returns
     -------
@@ -233,7 +237,7 @@ def fill_task(
     counts = dict.fromkeys(("free", "noise", "swallowed"), 0)
     found, empty = [], 0
     for each in wanted:
-        claims, by_reason = _claim(reader, each, background, fill, t, limits)
+        claims, by_reason = _claim(reader, each, background, fill, t, limits, method)
         found.append(claims)
         empty += not any(by_reason)
         for name, count in zip(counts, by_reason, strict=True):
@@ -254,7 +258,7 @@ def peak_bytes(volume: Volume, wanted: Sequence[Wanted]) -> int:
 
 def _voxels(each: Wanted) -> int:
     y0, y1, x0, x1 = each.box
-    return 4 * (each.gap + 2) * (y1 - y0 + 3) * (x1 - x0 + 3)
+    return 4 * (each.gap + 4) * (y1 - y0 + 3) * (x1 - x0 + 3)
 
 
 def _limits(volume: Volume) -> Box:
@@ -263,15 +267,24 @@ def _limits(volume: Volume) -> Box:
 
 
 def _box(each: Wanted, limits: Box) -> Box:
+    # With one layer beyond either face.
     y0, y1, x0, x1 = each.box
-    return (each.z, each.z + each.gap + 2), _widened(y0, y1, limits[1]), _widened(x0, x1, limits[2])
+    z0, z1 = max(each.z - 1, limits[0][0]), min(each.z + each.gap + 3, limits[0][1])
+    return (z0, z1), _widened(y0, y1, limits[1]), _widened(x0, x1, limits[2])
 
 
 def _claim(
-    reader: Reader, each: Wanted, background: tuple[int, ...], fill: Fill, t: int, limits: Box
+    reader: Reader,
+    each: Wanted,
+    background: tuple[int, ...],
+    fill: Fill,
+    t: int,
+    limits: Box,
+    method: Method,
 ) -> tuple[Claims, list[int]]:
     z, y, x = _box(each, limits)
     box = reader.read(z, y, x)
+    top = each.z - z[0]
     restored = restore(
         box,
         each.a,
@@ -282,8 +295,10 @@ def _claim(
         fill=fill,
         # A region's border is no wall: what looks like a hole may go on beyond it.
         open_edges=(y[0] == 0, y[1] == reader.shape[1], x[0] == 0, x[1] == reader.shape[2]),
+        beyond=(top > 0, z[1] > each.z + each.gap + 2),
+        method=method,
     )
-    inner = box[1:-1]
+    inner = box[top + 1 : top + 1 + each.gap]
     where = runs(inner, restored.take)
     layer, row, start, stop = where.T
     n = len(where)
@@ -291,7 +306,7 @@ def _claim(
     claims = Claims(
         t=np.full(n, t, np.int64),
         candidate=np.full(n, each.row, np.int64),
-        z=layer + z[0] + 1,
+        z=layer + each.z + 1,
         y=row + y[0],
         x0=start + x[0],
         x1=stop + x[0],

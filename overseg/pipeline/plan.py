@@ -316,12 +316,15 @@ def _claims(
                 each.t,
                 settings.background,
                 settings.fill,
+                settings.interpolation,
                 box,
                 [vars(one) for one in batch],
             ]
             name = f"t{each.t}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"
             path = str(run / "fill" / f"{name}.claims")
-            units[name] = (volume, batch, settings.background, settings.fill, path, each.t, box)
+            units[name] = (
+                volume, batch, settings.background, settings.fill, path, each.t, box, settings.interpolation,
+            )  # fmt: skip
             need = filling.peak_bytes(volume, batch)
             executor.check_room(need, "restoring the largest mask", volume.location, ", or --fill none")
     done = dict(executor.run("fill", filling.fill_task, units, run / "receipts", progress, file_is_there))
