@@ -70,7 +70,9 @@ def generate_tissue(
     aspect = _ASPECT.get(style, 1.0)
     pitch = max(4.0, float((size.prod() / aspect / n_cells) ** (1 / 3)))
     rng = np.random.default_rng(seed)
-    grid = tuple(max(1, round(n / side)) for n, side in zip(shape, (pitch * aspect, pitch, pitch), strict=True))
+    grid = tuple(
+        max(1, round(n / side)) for n, side in zip(shape, (pitch * aspect, pitch, pitch), strict=True)
+    )
     step = size / np.array(grid)
     spread = [1.0, 0.25, 0.25] if style == "columns" else [1.0, 1.0, 1.0]
     centre = np.moveaxis(np.indices(grid), 0, -1) + 0.5 + rng.uniform(-0.32, 0.32, (*grid, 3)) * spread
