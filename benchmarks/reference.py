@@ -157,6 +157,27 @@ def features(cells: Cells, row: Row, size: Pair) -> dict[str, float]:
         out |= dict(
             zip((f"{name}_linear", f"{name}_quadratic", f"{name}_smooth"), _course(profile), strict=True)
         )
+    return out | _unusual(cells, lag, gap, size)
+
+
+def _unusual(cells: Cells, lag: int, gap: tuple[float, ...], size: Pair) -> dict[str, float]:
+    """The changes through a gap among those of all cells at the same lag, their radius taken anew."""
+    found = []
+    for label, layers in cells.layers.items():
+        for one, two in ((z, z + lag) for z in layers if z + lag in layers):
+            areas = cells.area(label, one), cells.area(label, two)
+            if min(areas) >= 6:
+                radius = math.sqrt(sum(areas) / 2 * size[0] * size[1] / math.pi)
+                shared = int((cells.mask(label, one) & cells.mask(label, two)).sum())
+                found.append(_changes(cells, (label, one), (label, two), shared, size, radius))
+    out = {}
+    for k, name in enumerate(("drift", "shape", "loss", "growth")):
+        known = np.quantile([change[k] for change in found], np.linspace(0, 1, 65)) if found else None
+        rank, ratio = 0.5, (0.0, 0.0)
+        if known is not None:
+            rank = float(((known < gap[k]) + 0.5 * (known == gap[k])).mean())
+            ratio = tuple(math.log((gap[k] + 0.02) / (known[at] + 0.02)) for at in (32, 57))
+        out |= {f"{name}_usual_rank": rank, f"{name}_usual_middle": ratio[0], f"{name}_usual_far": ratio[1]}
     return out
 
 

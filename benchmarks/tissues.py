@@ -27,9 +27,18 @@ MADE_UP: tuple[tuple[str, Style, int], ...] = (
     ("columns", "columns", 3),
     ("columns", "columns", 4),
 )
+#: For gaps there are more shapes.
+MORE_SHAPES: tuple[tuple[str, Style, int], ...] = (
+    ("palisade", "palisade", 21),
+    ("palisade", "palisade", 22),
+    ("dividing", "dividing", 21),
+    ("dividing", "dividing", 22),
+    ("sheets", "sheets", 21),
+    ("sheets", "sheets", 22),
+)
 MADE = ("made up", "BSD-3-Clause")
 NUCLEI = (1135, 1136, 1137, 1139, 1170)
-RECIPE: dict[str, Any] = {"seed": 0, "repeats": 4, "max_gap": 3, "epochs": 20}
+RECIPE: dict[str, Any] = {"seed": 0, "repeats": 3, "max_gap": 3, "epochs": 20}
 PAPER_RECIPE = {**RECIPE, "repeats": 1}
 TILTED_RECIPE: dict[str, Any] = {"seed": 0, "repeats": 3, "epochs": 20}
 #: Made-up tissue of other sizes of cells, for contacts: as name, style, cells and seed.
@@ -66,7 +75,7 @@ def read(folder: Path, name: str, key: str = "labels") -> npt.NDArray[Any]:
     return labels
 
 
-def volumes(folder: Path) -> list[Stack]:
+def volumes(folder: Path, made_up: tuple[tuple[str, Style, int], ...] = MADE_UP + MORE_SHAPES) -> list[Stack]:
     """The volumes that models learn from."""
     one = (1.0, 1.0, 1.0)
     meristem = read(folder, "plant_meristem/meristem")
@@ -93,14 +102,14 @@ def volumes(folder: Path) -> list[Stack]:
         ),
         *(
             Stack(name, generate_tissue((64, 96, 96), 110, seed, style), one, "made up", "BSD-3-Clause")
-            for name, style, seed in MADE_UP
+            for name, style, seed in made_up
         ),
     ]
 
 
 def touching_volumes(folder: Path) -> list[Stack]:
     """The volumes that models of touching labels learn from: these, and more."""
-    found = volumes(folder)
+    found = volumes(folder, MADE_UP)
     third = np.ascontiguousarray(read(folder, "plant_meristem/meristem")[60:210, :160, 200:360])
     first = found[0]
     return [
@@ -130,7 +139,7 @@ def main() -> None:
     folder = data_folder()
     recipes: tuple[tuple[str, list[Stack], dict[str, Any]], ...] = (
         ("default", volumes(folder), RECIPE),
-        ("paper", volumes(folder), {**PAPER_RECIPE, "preset": "paper"}),
+        ("paper", volumes(folder, MADE_UP), {**PAPER_RECIPE, "preset": "paper"}),
         ("default-tilted", touching_volumes(folder), {**TILTED_RECIPE, "kind": "tilted"}),
     )
     wanted = sys.argv[2:]

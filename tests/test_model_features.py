@@ -19,6 +19,7 @@ from overseg.model.features import (
     moments_features,
     paper_features,
 )
+from overseg.model.usual import USUAL
 from overseg.pipeline.candidates import find_candidates
 
 SIZE = (2.0, 0.5, 0.75)

@@ -70,7 +70,9 @@ def test_features_are_the_same(case):
             if name == "growth_rank":  # equal growths may differ in the last bit, which decides a rank
                 continue
             # Roots of differences near zero keep half of their digits.
-            nearly = 1e-5 if name.startswith("shape") else 1e-9
+            nearly = 1e-3 if "usual" in name else 1e-5 if name.startswith("shape") else 1e-9
+            if name.endswith("usual_rank"):  # nor may equal changes be told from nearly equal ones
+                nearly = 2 / 65
             assert value == pytest.approx(expected[name], rel=1e-9, abs=nearly), name
 
 

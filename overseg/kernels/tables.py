@@ -61,6 +61,10 @@ class Layers(Protocol):
         """Voxels of every label that may be a cell, in any order."""
         ...
 
+    def some(self, wanted: int) -> Labels:
+        """About so many labels that may be cells, sorted; see `drawn`."""
+        ...
+
 
 @dataclass(frozen=True)
 class LayerTable:
@@ -160,9 +164,42 @@ class LayerTable:
         """See `Layers`."""
         return self._over(np.add)[~self.too_large]
 
+    def some(self, wanted: int) -> Labels:
+        """See `Layers`."""
+        voxels, largest = self._over(np.add), self._over(np.maximum)
+        rows = np.diff(self.start)
+        total = int((~self.too_large).sum())
+        return self.labels[~self.too_large & drawn(voxels, largest, rows, total, wanted)]
+
     def _over(self, how: np.ufunc) -> Int:
         """Areas of each label, reduced."""
         return how.reduceat(self.area, self.start[:-1]) if len(self.labels) else np.zeros(0, np.int64)
+
+
+def drawn(voxels: Int, largest: Int, rows: Int, total: int, wanted: int) -> Bool:
+    """Which labels of a volume stand for all: about `wanted` of `total`, all where there are no more.
+
+    Drawn by a hash of what a label measures, so that neither names, layout nor a flip change which.
+
+    Parameters
+    ----------
+    voxels, largest, rows : ndarray of int64, shape (n,)
+        Of each label, of its largest layer, and its layers.
+    total, wanted : int
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    if total <= wanted:
+        return np.ones(len(voxels), bool)
+    mixed = np.zeros(len(voxels), np.uint64)
+    for values in (voxels, largest, rows):  # splitmix64 (Steele, Lea and Flood 2014)
+        mixed = (mixed ^ values.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed < np.uint64((wanted << 64) // total)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _moved(layer: npt.NDArray[np.integer], dy: int, dx: int) -> npt.NDArray[np.i
 
 def _take_corners(layer: npt.NDArray[np.integer], rng: np.random.Generator) -> None:
     """Clear a disc about a voxel at the border of some of the masks."""
-    names, first, number, area = np.unique(layer, return_index=True, return_inverse=True, return_counts=True)
+    names, _first, number, area = np.unique(layer, return_index=True, return_inverse=True, return_counts=True)
     border = _border(layer)
     number = number.reshape(layer.shape)
     chosen = np.flatnonzero((rng.random(len(names)) < _CORNERED) & (names != 0) & (area > 20))

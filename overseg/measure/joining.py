@@ -140,7 +140,7 @@ def contact_cases(
     """
     for number, volumes in enumerate(tissues):
         for labels, voxel_size in volumes:
-            for view, size in views(labels, voxel_size, steps=4):
+            for view, size in views(labels, voxel_size):
                 for _ in range(repeats):
                     yield number, cut_and_look(view, size, seed, rate=rate)
                     seed += 1

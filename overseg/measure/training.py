@@ -16,6 +16,7 @@ from overseg.measure.examples import Case, Examples, Triple, cases, collect
 from overseg.measure.source import open_source
 from overseg.model.features import FULL, MOMENTS, PAPER, PAPER_CLASSES, moments_features
 from overseg.model.mlp import Float, Head, Model, save
+from overseg.model.usual import CELLS, usual_of
 from overseg.pipeline.distances import ALL, REACH, distance_rows, looks
 
 Labels = npt.NDArray[Any]
@@ -187,7 +188,8 @@ def _some(n: int, every: float, seed: int) -> npt.NDArray[np.bool_]:
 
 def moments_of(case: Case, rows: npt.NDArray[np.int64]) -> Float:
     """Features of the first stage of some candidates of a case."""
-    return moments_features(case.candidates, case.layers, case.voxel_size)[rows]
+    usual = usual_of(case.layers.take(case.layers.some(CELLS)), case.voxel_size)
+    return moments_features(case.candidates, case.layers, case.voxel_size, usual)[rows]
 
 
 def full_of(case: Case, rows: npt.NDArray[np.int64]) -> Float:

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.tables import Candidates, LayerTable
-from overseg.model.features import FULL, MOMENTS, _outwards, _second_first, _shared_within, _within
+from overseg.model.changes import shared_within, within
+from overseg.model.features import FULL, MOMENTS, _outwards, _second_first
 from overseg.model.intervals import Interval, change_between, wider
 
 Float = npt.NDArray[np.float64]
@@ -79,22 +80,22 @@ def _all_bounds(  # type: ignore[no-untyped-def]
         _of_pairs(
             faces, np.array([overlap]), moments, boxes, shift, size_y, size_x, radius, through
         )  # fmt: skip
-        within = []
+        inside = []
         for part in (one, two):
-            pairs = _within(part, z, gap + 1)[:reach]
+            pairs = within(part, z, gap + 1)[:reach]
             found = np.empty((pairs.shape[0], 2, 2))
-            shared = _shared_within(pairs, z, back, gap + 1)
+            shared = shared_within(pairs, z, back, gap + 1)
             _of_pairs(pairs, shared, moments, boxes, np.zeros(2, np.int64), size_y, size_x, radius, found)
-            within.append(found)
+            inside.append(found)
         width = low.shape[1] // 2
         for k in range(2):
             change_between(
                 through[0, k, 0],
                 through[0, k, 1],
-                np.ascontiguousarray(within[0][:, k, 0]),
-                np.ascontiguousarray(within[0][:, k, 1]),
-                np.ascontiguousarray(within[1][:, k, 0]),
-                np.ascontiguousarray(within[1][:, k, 1]),
+                np.ascontiguousarray(inside[0][:, k, 0]),
+                np.ascontiguousarray(inside[0][:, k, 1]),
+                np.ascontiguousarray(inside[1][:, k, 0]),
+                np.ascontiguousarray(inside[1][:, k, 1]),
                 low[i, k * width : (k + 1) * width],
                 high[i, k * width : (k + 1) * width],
             )

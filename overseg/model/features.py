@@ -18,14 +18,11 @@ import numpy.typing as npt
 
 from overseg.kernels.profile import _fits, _turns_at_most_once, five_numbers, shape_index
 from overseg.kernels.tables import Candidates, LayerTable
-from overseg.kernels.transport import _drift_shape
+from overseg.model.changes import CHANGES, changes, shared_within, within
+from overseg.model.usual import USUAL, Usual, usual_features, usual_of
 
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
-
-#: Four ways in which two masks differ: the drift and shape terms of `kernels.transport.drift_shape` as
-#: lengths over the radius, 1 - IoU, and the absolute log ratio of the areas.
-CHANGES = ("drift", "shape", "loss", "growth")
 
 _OF_A_CHANGE = (
     "gap",
@@ -34,8 +31,7 @@ _OF_A_CHANGE = (
     "excess",
 )
 
-#: Names of the columns of `moments_features`.
-MOMENTS: tuple[str, ...] = (
+_OWN: tuple[str, ...] = (
     *(f"{change}_{what}" for change in CHANGES for what in _OF_A_CHANGE),
     "apart",
     "gap_layers",
@@ -66,6 +62,9 @@ MOMENTS: tuple[str, ...] = (
     "short_profile",
 )
 
+#: Names of the columns of `moments_features`.
+MOMENTS: tuple[str, ...] = (*_OWN, *USUAL)
+
 #: Exact earth mover's distances over the radius, plain and with the centroids laid on each other.
 DISTANCES = ("emd", "emd_centred")
 
@@ -91,7 +90,10 @@ _FLOOR = 0.05
 
 
 def moments_features(
-    candidates: Candidates, layers: LayerTable, voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    candidates: Candidates,
+    layers: LayerTable,
+    voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    usual: Usual | None = None,
 ) -> Float:
     """Features of the first stage, from the tables alone.
 
@@ -103,6 +105,8 @@ def moments_features(
         The reconciled table.
     voxel_size : tuple of float
         (z, y, x), any unit of length; only the ratio of y to x matters.
+    usual : Usual, optional
+        Of the volume; that of all cells of the table when not given.
 
     Returns
     -------
@@ -110,9 +114,9 @@ def moments_features(
         Without NaN: where a part is too short for a value, the other part's stands for it, or 0, and
         ``short_*`` says so.
     """
-    out = np.zeros((len(candidates), len(MOMENTS)))
+    out = np.zeros((len(candidates), len(_OWN)))
     if not len(candidates):
-        return out
+        return np.zeros((0, len(MOMENTS)))
     at_a, at_b = layers.index(candidates.a), layers.index(candidates.b)
     moments = np.stack(
         [getattr(layers, name) for name in ("area", "sy", "sx", "syy", "sxx", "syx")], axis=1
@@ -128,7 +132,9 @@ def moments_features(
         float(voxel_size[2]),
         out,
     )
-    return out
+    through = out[:, [_OWN.index(f"{change}_gap") for change in CHANGES]]
+    usual = usual_of(layers, voxel_size) if usual is None else usual
+    return np.hstack([out, usual_features(through, candidates.gap, usual)])
 
 
 def distance_features(through: Float, one: Float, two: Float) -> Float:
@@ -212,50 +218,6 @@ def _second_first(a, b, one, two, moments):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _within(part, z, lag):  # type: ignore[no-untyped-def]
-    """Pairs of rows of a part that lie `lag` layers apart, the one nearer to the face first."""
-    pairs = np.empty((part.size, 2), np.int64)
-    n, j = 0, 0
-    for i in range(part.size):
-        while j < part.size and abs(z[part[j]] - z[part[i]]) < lag:
-            j += 1
-        if j < part.size and abs(z[part[j]] - z[part[i]]) == lag:
-            pairs[n, 0], pairs[n, 1] = part[i], part[j]
-            n += 1
-    return pairs[:n]
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _changes(pairs, shared, moments, shift, size_y, size_x, radius):  # type: ignore[no-untyped-def]
-    """The four changes of each pair of rows, shape (4, n); `shared` voxels lie in both masks."""
-    n = pairs.shape[0]
-    columns = np.empty((14, n), np.int64)
-    for k in range(n):
-        for m in range(6):
-            columns[m, k] = moments[pairs[k, 0], m]
-            columns[6 + m, k] = moments[pairs[k, 1], m]
-        columns[12, k], columns[13, k] = shift[0], shift[1]
-    out = np.empty((4, n))
-    _drift_shape(columns, size_y, size_x, out[:2])
-    for k in range(n):
-        one, two = columns[0, k], columns[6, k]
-        out[0, k] = math.sqrt(out[0, k]) / radius
-        out[1, k] = math.sqrt(max(out[1, k], 0.0)) / radius
-        out[2, k] = 1.0 - shared[k] / (one + two - shared[k])
-        out[3, k] = abs(math.log(one / two))
-    return out
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _shared_within(pairs, z, back, lag):  # type: ignore[no-untyped-def]
-    shared = np.empty(pairs.shape[0], np.int64)
-    for k in range(pairs.shape[0]):
-        later = pairs[k, 0] if z[pairs[k, 0]] > z[pairs[k, 1]] else pairs[k, 1]
-        shared[k] = back[later, lag - 1]
-    return shared
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _low_high(one, two, has_one, has_two, out, at):  # type: ignore[no-untyped-def]
     """Write the smaller and the larger of two values; one stands for both where the other is missing."""
     if not has_one:
@@ -301,11 +263,11 @@ def _row(one, two, gap, overlap, z, moments, back, shift, size_y, size_x, out): 
     still = np.zeros(2, np.int64)
 
     faces = np.array([[one[0], two[0]]])
-    through = _changes(faces, np.array([overlap]), moments, shift, size_y, size_x, radius)
-    pairs_one, pairs_two = _within(one, z, lag), _within(two, z, lag)
-    shared_one, shared_two = _shared_within(pairs_one, z, back, lag), _shared_within(pairs_two, z, back, lag)
-    in_one = _changes(pairs_one, shared_one, moments, still, size_y, size_x, radius)
-    in_two = _changes(pairs_two, shared_two, moments, still, size_y, size_x, radius)
+    through = changes(faces, np.array([overlap]), moments, shift, size_y, size_x, radius)
+    pairs_one, pairs_two = within(one, z, lag), within(two, z, lag)
+    shared_one, shared_two = shared_within(pairs_one, z, back, lag), shared_within(pairs_two, z, back, lag)
+    in_one = changes(pairs_one, shared_one, moments, still, size_y, size_x, radius)
+    in_two = changes(pairs_two, shared_two, moments, still, size_y, size_x, radius)
     at = 0
     for k in range(4):
         _one_change(through[k, 0], in_one[k], in_two[k], out[at : at + 9])

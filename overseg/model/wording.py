@@ -58,9 +58,10 @@ def _comparable(v: Values) -> bool:
 
 def _overlap(v: Values) -> str:
     said = f"the facing masks overlap by {_percent(1 - v['loss_gap'])}"
+    usual = f"{_percent(1 - v['loss_usual_rank'])} of such layers in this volume's cells overlap less"
     if not _comparable(v):
-        return f"{said} (the parts are too short to compare with)"
-    return f"{said} (layers as far apart within the cells: {_percent(1 - v['loss_median_high'])})"
+        return f"{said} (the parts are too short to compare with; {usual})"
+    return f"{said} (within these cells: {_percent(1 - v['loss_median_high'])}; {usual})"
 
 
 def _drift(v: Values) -> str:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from overseg.kernels.tables import Bool, Candidates, Int, Layers, LayerTable
 from overseg.model.features import moments_features
 from overseg.model.mlp import Head
+from overseg.model.usual import Usual
 from overseg.pipeline.distances import looks
 from overseg.pipeline.lazy import Certainty, Limits, foresee
 from overseg.pipeline.sections import Sections, write_sections
@@ -47,6 +48,8 @@ class First:
         For whom the second stage is: all, those that the head is unsure of, or nobody.
     reach : int
         Pairs of layers within a part that the second stage looks at.
+    usual : Usual or None
+        Of the volume; None where nobody asks.
     second : Head or None
         Of the second stage, where what is certain beforehand need not be measured.
     limits : Limits
@@ -59,6 +62,7 @@ class First:
     head: Head | None
     wanted: Wanted
     reach: int
+    usual: Usual | None
     second: Head | None
     limits: Limits
 
@@ -149,7 +153,7 @@ def first_task(first: First, start: int, stop: int, path: str) -> dict[str, Any]
     features, p, strange = np.zeros((stop - start, 0)), np.zeros(stop - start), np.zeros(stop - start, bool)
     unusual = np.full(stop - start, np.nan)
     if first.head is not None:
-        features = moments_features(candidates, layers, first.voxel_size)
+        features = moments_features(candidates, layers, first.voxel_size, first.usual)
         p, strange = first.head.probability(features), first.head.out_of_range(features)
         unusual = first.head.unusual(features)
         if first.wanted == "unsure":

@@ -10,7 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.sums import in_32_bits
-from overseg.kernels.tables import TOO_LARGE, Bool, Int, Labels, LabelTable, LayerTable
+from overseg.kernels.tables import (
+    BACKGROUND_LIKE,
+    TOO_LARGE,
+    Bool,
+    Int,
+    Labels,
+    LabelTable,
+    LayerTable,
+    drawn,
+)
 from overseg.pipeline.scantables import partition_of
 from overseg.pipeline.sections import Sections
 
@@ -91,6 +100,16 @@ class LayerStore:
         """Voxels of every label that may be a cell; see `overseg.kernels.tables.Layers`."""
         parts = [table[_OF_LABEL.index("voxels")][~flag] for table, flag in self._flagged(TOO_LARGE)]
         return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def some(self, wanted: int) -> Labels:
+        """About so many labels that may be cells; see `overseg.kernels.tables.Layers`."""
+        barred = TOO_LARGE | BACKGROUND_LIKE
+        total = sum(int((~flags).sum()) for _, flags in self._flagged(barred))
+        names = [np.zeros(0, np.uint64)]
+        for table, flags in self._flagged(barred):
+            voxels, largest, rows = (table[_OF_LABEL.index(name)] for name in ("voxels", "largest", "rows"))
+            names.append(table[0][~flags & drawn(voxels, largest, rows, total, wanted)].view(np.uint64))
+        return np.sort(np.concatenate(names))
 
     def flagged(self, flag: int) -> Labels:
         """Labels of which this is known, sorted."""

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from overseg.cluster.receipts import file_is_there
 from overseg.kernels.tables import Bool, Candidates, Int, Layers
 from overseg.model.intervals import Interval
+from overseg.model.usual import CELLS, usual_of
 from overseg.pipeline.distances import (
     ALL,
     NAMES,
@@ -157,6 +158,7 @@ def score(
         None if published else model.head("moments"),
         "none" if second is None else everyone,
         ALL if published else REACH,
+        None if published else usual_of(layers.take(layers.some(CELLS)), voxel_size),
         None if published else second,
         Limits.of(model, settings),
     )
