@@ -124,7 +124,8 @@ def test_what_lies_in_the_gap_does_not_matter():
     rows = []
     for volume in (missing, noisy):
         found, _, values = measured(volume)
-        rows.append(values[keys(found).index((cell, 900, 11, 1))])
+        # What is usual in the volume counts the other masks there.
+        rows.append(values[keys(found).index((cell, 900, 11, 1)), : -len(USUAL)])
     assert np.array_equal(*rows)
 
 

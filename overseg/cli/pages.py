@@ -98,7 +98,9 @@ def _examples(found: list[dict[str, str | None]]) -> list[str]:
 
 
 def _measured(kind: str, facts: Mapping[str, Any]) -> str:
-    """What the model's card tells of tissue that it had not seen."""
+    """What the card tells of tissue that the model had not seen, or what to expect in this volume."""
+    if kind == "volume":
+        return _expected(facts)
     what, told = ("splits" if kind == "gap" else "cuts"), []
     if "recall" in facts:
         joined, at = f"{100 * facts['recall']:.0f} of 100 {what} joined", facts["threshold"]
@@ -110,6 +112,18 @@ def _measured(kind: str, facts: Mapping[str, Any]) -> str:
     return (
         f"model for {'gaps' if kind == 'gap' else 'contacts'}, on tissue it had not seen: {', '.join(told)}"
     )
+
+
+def _expected(facts: Mapping[str, Any]) -> str:
+    told = []
+    if "own_gaps" in facts:
+        share = 100 * facts["own_gaps_closed"] / facts["own_gaps"]
+        told.append(f"of {facts['own_gaps']:,} gaps made in its own cells {share:.1f}% would be closed")
+    if "expected_precision" in facts:
+        low, high = (100 * end for end in facts["expected_precision_interval"])
+        right = f"{100 * facts['expected_precision']:.1f}% of the merges across gaps are right"
+        told.append(f"{right} (95%: {low:.1f} to {high:.1f})")
+    return f"expected in this volume: {', '.join(told)}"
 
 
 def why(said: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from overseg.kernels.groups import Groups
 from overseg.kernels.tables import Candidates
 from overseg.model.unusual import UNUSUAL
-from overseg.pipeline.decide import Verdicts
+from overseg.pipeline.decide import FILL, MERGE, Verdicts
+from overseg.pipeline.expected import doubts, of_this_volume
 from overseg.pipeline.health import warnings_of
 from overseg.pipeline.parts import TimePoint
 from overseg.pipeline.plandata import Features, Fills, Merges, PlanData, Units, compute_plan_hash
@@ -124,9 +125,20 @@ def put_together(
         fills=fills,
         units=units,
         partial=settings.region is not None,
-        measured=models.measured,
+        measured={**models.measured, **_expected(judged, models)},
         features=_features(judged),
     )
+
+
+def _expected(judged: list[Judged], models: Models) -> dict[str, Any]:
+    """What is expected of gaps in this volume; contacts have no part in it."""
+    own = [each.scores.own for each in judged if each.scores.own is not None]
+    if not own:
+        return {}
+    off = models.measured.get("gap", {}).get("calibration_error", 0.0)
+    done = [each.scores.p[np.isin(each.verdicts.decision, (MERGE, FILL))] for each in judged]
+    found = of_this_volume(own, np.concatenate(done), off)
+    return {"volume": found} if found else {}
 
 
 def _merges(judged: list[Judged]) -> Merges:
@@ -304,6 +316,7 @@ def _warnings(volume: Volume, judged: list[Judged], settled: Settled) -> list[st
             held = "only background" if labels == 0 else "only one label"
             lines.append(f"{at}The volume holds {held}: there is nothing to merge.")
         lines += [f"{at}{line}" for line in warnings_of(each.found.health)]
+        lines += [f"{at}{line}" for line in doubts(each.scores.own)]
         lines += [f"{at}{line}" for line in _unlike(each)]
     if len(settled.spared):
         lines.append(

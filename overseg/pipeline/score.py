@@ -36,6 +36,7 @@ from overseg.pipeline.distances import (
     width_of,
 )
 from overseg.pipeline.distances import batches as look_batches
+from overseg.pipeline.expected import OwnGaps, own_gaps
 from overseg.pipeline.firststage import First, Firsts, Wanted, first_task, save_candidates
 from overseg.pipeline.firststage import batches as first_batches
 from overseg.pipeline.lazy import Limits, certain, ranked
@@ -76,6 +77,8 @@ class Scores:
     unusual : ndarray of float64, shape (n,)
         How unusual each is to the head that judged it, or to the first where bounds did, 0 to 1; NaN where
         that does not know. See `overseg.model.Head.unusual`.
+    own : OwnGaps, optional
+        What the first stage said of gaps made in the volume's own cells.
     """
 
     p: Float
@@ -83,6 +86,7 @@ class Scores:
     features: Features
     out_of_range: Bool
     unusual: Float
+    own: OwnGaps | None = None
 
     @classmethod
     def none(cls) -> Scores:
@@ -151,6 +155,11 @@ def score(
     kind = next((name for name in PUBLISHED if published and name in model.heads), "full")
     second = model.heads.get(kind)
     everyone: Wanted = "all" if published or settings.emd == "all" else "unsure"
+    usual, own, limits = None, None, Limits.of(model, settings)
+    if not published:
+        some = layers.take(layers.some(CELLS))
+        usual = usual_of(some, voxel_size)
+        own = own_gaps(some, voxel_size, usual, model.head("moments"), limits.threshold, limits.review_from)
     first = First(
         "",
         layers,
@@ -158,9 +167,9 @@ def score(
         None if published else model.head("moments"),
         "none" if second is None else everyone,
         ALL if published else REACH,
-        None if published else usual_of(layers.take(layers.some(CELLS)), voxel_size),
+        usual,
         None if published else second,
-        Limits.of(model, settings),
+        limits,
     )
     batches = work.first_stage(first, candidates, model.digest)
     found = _Found.after_the_tables(candidates, batches, kind, first.limits)
@@ -168,7 +177,7 @@ def score(
         rest = found.left_open()
         if second is not None and rest.any():
             found.learn(rest, work.distances(candidates, batches, rest, kind, way), second)
-    return found.scores()
+    return replace(found.scores(), own=own)
 
 
 def _ways(settings: Settings, device: Device | None) -> tuple[Way, ...]:
