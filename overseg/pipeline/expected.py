@@ -122,7 +122,7 @@ def doubts(own: OwnGaps | None) -> list[str]:
     share = 100 * own.closed / own.made
     return [
         f"Of {own.made:,} gaps made in this volume's own cells the model would close only {share:.0f}%: "
-        "it does not fit this tissue. Train a model on a few labelled stacks (overseg train), or review by hand."
+        "it does not fit this tissue. Train a model on a few labelled stacks (overseg train), or review."
     ]
 
 
