@@ -146,3 +146,28 @@ def test_published_matching_lets_faces_choose_by_jaccard_before_judging():
         "merge",
         "keep",
     ]
+
+
+def with_a_hole(layer: int) -> LayerTable:
+    """Label 1 in layers 0 .. 9 but one, label 2 in that one alone."""
+    rows = columns({1: (0, 9, 9), 2: (layer, layer, 9)})
+    keep = ~((rows.label == 1) & (rows.z == layer))
+    parts = {
+        each.name: getattr(rows, each.name)[keep]
+        for each in dataclasses.fields(rows)
+        if len(getattr(rows, each.name)) == len(keep)
+    }
+    return dataclasses.replace(rows, **parts, start=np.array([0, 9, 10]))
+
+
+def test_a_label_that_fills_the_layer_another_one_misses_does_not_lie_beside_it():
+    links = pairs((1, 2, 4, 0), (2, 1, 5, 0))
+    v = verdicts(links, with_a_hole(5), [HIGH, HIGH], guard=Guard())
+    assert v.decision.tolist() == ["merge", "merge"] and v.root(np.array([2], np.uint64)) == [1]
+
+
+def test_parts_that_share_layers_do_lie_beside_each_other():
+    layers = columns({1: (0, 9, 9), 2: (5, 5, 9)})
+    v = verdicts(pairs((1, 2, 4, 0), (2, 1, 5, 0)), layers, [HIGH, HIGH], guard=Guard())
+    assert v.decision.tolist() == ["review", "review"]
+    assert set(v.reason) == {"the parts lie beside each other, not above each other"}

@@ -206,7 +206,7 @@ def _oversized(roots: dict[int, int], layers: Layers, guard: Guard) -> list[tupl
     members: dict[int, list[int]] = {}
     for label, root in sorted(roots.items()):
         members.setdefault(root, []).append(label)
-    found = []
+    found, doubtful = [], []
     for group in members.values():
         labels = np.array(group, np.uint64)
         at = facts.index(labels)
@@ -215,8 +215,11 @@ def _oversized(roots: dict[int, int], layers: Layers, guard: Guard) -> list[tupl
         elif limit is not None and facts.voxels[at].sum() > limit:
             found.append((labels, "the merged cell would be far larger than the cells of this volume"))
         elif _folded(facts.first[at], facts.last[at]):
-            found.append((labels, "the parts lie beside each other, not above each other"))
-    return found
+            doubtful.append(labels)
+    return found + [
+        (labels, "the parts lie beside each other, not above each other")
+        for labels in _beside(doubtful, layers)
+    ]
 
 
 def volume_limit(voxels: npt.NDArray[np.int64], guard: Guard) -> float | None:
@@ -234,3 +237,21 @@ def _folded(z_first: npt.NDArray[np.int64], z_last: npt.NDArray[np.int64]) -> bo
     height = last - first + 1
     shared = np.minimum(last[:-1], last[1:]) - first[1:] + 1
     return bool(np.any(2 * shared > np.minimum(height[:-1], height[1:])))
+
+
+def _beside(groups: list[Labels], layers: Layers) -> list[Labels]:
+    """Groups of which two parts share more than half of the layers that the lower of them is really in.
+
+    A part may lie in layers that another one, above and below it, misses.
+    """
+    if not groups:
+        return []
+    rows = layers.take(np.concatenate(groups))
+    found = []
+    for labels in groups:
+        at = rows.index(labels)
+        seen = [rows.z[rows.start[i] : rows.start[i + 1]] for i in at.tolist()]
+        pairs = ((seen[i], seen[j]) for i in range(len(seen)) for j in range(i))
+        if any(2 * len(np.intersect1d(one, two)) > min(len(one), len(two)) for one, two in pairs):
+            found.append(labels)
+    return found
