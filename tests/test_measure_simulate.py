@@ -30,6 +30,32 @@ def test_a_tissue_is_what_was_asked_for():
     assert (generate_tissue((20, 40, 40), 30, 5, "loose") == 0).mean() > 0.2
 
 
+def heights(labels):
+    """Layers of each cell over the width of its largest one, in the middle."""
+    out = []
+    for label in range(1, int(labels.max()) + 1):
+        areas = (labels == label).sum(axis=(1, 2))
+        out.append((areas > 0).sum() / np.sqrt(areas.max()))
+    return np.median(out)
+
+
+def test_palisades_are_long_and_sheets_are_bent():
+    palisade, packed, sheets = (
+        generate_tissue((60, 60, 60), 60, 2, style) for style in ("palisade", "packed", "sheets")
+    )
+    assert heights(palisade) > 1.5 * heights(packed)
+    # Flat cells that lie aslant reach through many layers.
+    assert heights(sheets) > 1.2 * heights(packed)
+
+
+def test_divided_cells_lie_side_by_side():
+    whole, divided = (generate_tissue((40, 60, 60), 60, 2, style) for style in ("mixed", "dividing"))
+    assert divided.max() > 1.2 * whole.max()
+    assert np.array_equal(whole > 0, divided > 0)
+    for label in range(1, int(divided.max()) + 1):
+        assert len(np.unique(whole[divided == label])) == 1
+
+
 @pytest.mark.parametrize(
     "options",
     [{"shape": (4, 4)}, {"shape": (0, 4, 4)}, {"n_cells": 0}, {"seed": -1}, {"style": "odd"}],
@@ -41,7 +67,7 @@ def test_a_tissue_that_cannot_be_is_refused(options):
 
 @pytest.mark.parametrize("holes", ["exact", "dilated", "jittered"])
 def test_the_truth_names_every_label_of_the_broken_volume(tissue, holes):
-    broken, truth = simulate_splits(tissue, seed=1, holes=holes)
+    broken, truth = simulate_splits(tissue, seed=4, holes=holes, hard=0.8)
     assert truth.label.tolist() == np.unique(broken).tolist()
     assert set(truth.true_of(np.unique(broken)).tolist()) == set(np.unique(tissue).tolist())
     assert {split.kind for split in truth.splits} == set(KINDS)
@@ -189,3 +215,36 @@ def test_a_damaged_truth_is_refused(tissue, tmp_path):
         read_truth(tmp_path / "cells.truth")
     with pytest.raises(InputError, match="no truth"):
         read_truth(tmp_path / "nowhere.truth")
+
+
+def test_some_cells_break_twice_and_their_parts_are_named_from_the_top_down():
+    tissue = generate_tissue((60, 60, 60), 30, 1, "palisade")
+    broken, truth = simulate_splits(tissue, rate=0.9, hard=0, seed=2, kinds=("missing", "hole"))
+    places = {}
+    for split in truth.splits:
+        places.setdefault(split.true, []).append(split)
+    twice = [sorted(found, key=lambda split: split.z) for found in places.values() if len(found) == 2]
+    assert twice and max(map(len, places.values())) == 2
+    for above, below in twice:
+        assert above.lower == below.upper and above.z + above.gap + 1 < below.z
+        assert (above.upper == above.lower) == (above.kind == "hole")
+        assert np.unique(broken[(tissue == below.true) & (broken > 0)]).tolist() == sorted(
+            {above.upper, above.lower, below.lower}
+        )
+
+
+def test_a_layer_can_be_broken_for_every_cell(tissue):
+    broken, truth = simulate_splits(tissue, rate=0, hard=0, layers=2, seed=3)
+    blank = [z for z in range(len(tissue)) if not broken[z].any()]
+    assert len(blank) == 2
+    assert {split.z + 1 for split in truth.splits} == set(blank)
+    for z in blank:
+        tall = {
+            label
+            for label in np.unique(tissue[z])[1:].tolist()
+            if min((tissue[z + k] == label).sum() for k in (-2, -1, 1, 2)) >= 6
+            and (tissue[z] == label).sum() >= 6
+        }
+        assert {split.true for split in truth.splits if split.z + 1 == z} == tall
+    rest = [z for z in range(len(tissue)) if z not in blank]
+    assert np.array_equal(truth.true_of(broken[rest]), tissue[rest])

@@ -79,12 +79,14 @@ def simulate_splits(
     InputError
         If the array is no label volume, or an option cannot be.
     """
-    _check(labels, rate, hard, seed, kinds, gaps, holes)
+    _check(labels, rate, hard, seed, kinds, gaps, holes, layers)
     work = start(labels, background, seed)
     natural = _natural(work, max(gaps))
-    splits = [*_plan_layers(work, layers), *_plan_splits(work, rate, kinds, gaps)]
+    blank, whole = _plan_layers(work, layers)
+    splits = [*whole, *_plan_splits(work, rate, kinds, gaps, {cell for cell, _ in whole})]
     pairs = _open_gaps(work, hard, gaps)
     done = [break_cell(work, cell, split, holes) for cell, split in splits]
+    work.broken[blank] = work.blank
     return work.broken, _truth(work, done, natural, pairs, seed)
 
 
@@ -99,6 +101,7 @@ def simulate(
     kinds: Sequence[str] = KINDS,
     gaps: Sequence[int] = (1, 2),
     holes: Holes = "exact",
+    layers: int = 0,
     background: Sequence[int] = (0,),
     label: str | None = None,
     voxel_size: tuple[float, float, float] | None = None,
@@ -116,7 +119,7 @@ def simulate(
         Whether layers are broken, or cells are cut in parts that touch, by planes of any tilt.
     rate, seed, background
         See `simulate_splits`, or for ``tilted`` `overseg.measure.cutting.cut_cells`.
-    hard, kinds, gaps, holes
+    hard, kinds, gaps, holes, layers
         See `simulate_splits`; nothing to ``tilted``.
     label : str, optional
         Which labels of an OME-Zarr image.
@@ -152,8 +155,9 @@ def simulate(
         truth = cut_truth(broken, cuts, seed)
     else:
         broken, truth = simulate_splits(
-            whole, rate=rate, hard=hard, seed=seed, kinds=kinds, gaps=gaps, holes=holes, background=background
-        )
+            whole, rate=rate, hard=hard, seed=seed, kinds=kinds, gaps=gaps, holes=holes, layers=layers,
+            background=background,
+        )  # fmt: skip
     store_array(out, broken, source.voxel_size)
     write_truth(truth, folder)
     store_array(folder / "labels.zarr", whole, source.voxel_size)
@@ -168,6 +172,7 @@ def _check(
     kinds: Sequence[str],
     gaps: Sequence[int],
     holes: str,
+    layers: int,
 ) -> None:
     check(labels, seed, rate=rate, hard=hard)
     unknown = sorted(set(kinds) - set(KINDS))
@@ -175,6 +180,8 @@ def _check(
         raise InputError(f"unknown kinds of split: {unknown or 'none given'}", remedy=f"choose from {KINDS}")
     if not gaps or min(gaps) < 1 or max(gaps) > 16:
         raise InputError(f"gaps of {tuple(gaps)} layers cannot be made", remedy="give numbers from 1 to 16")
+    if layers < 0:
+        raise InputError(f"{layers} layers cannot be blanked", remedy="give a number from 0 on")
     if holes not in ("exact", "dilated", "jittered"):
         raise InputError(f"unknown holes {holes!r}", remedy="choose exact, dilated or jittered")
 
@@ -197,10 +204,10 @@ def _layers_of(work: Work, cell: int) -> npt.NDArray[np.int64]:
 
 
 def _plan_splits(
-    work: Work, rate: float, kinds: Sequence[str], gaps: Sequence[int]
+    work: Work, rate: float, kinds: Sequence[str], gaps: Sequence[int], broken_before: set[int]
 ) -> list[tuple[int, Split]]:
     """Choose cells, places and kinds, and rename the lower parts. Gap layers are left for later."""
-    cells = [cell for cell in sorted(work.boxes) if cell not in work.background]
+    cells = [cell for cell in sorted(work.boxes) if cell not in broken_before.union(work.background)]
     least = 2 * _LEAST_LAYERS + min(gaps)
     cells = [c for c in cells if work.boxes[c][0].stop - work.boxes[c][0].start >= least]
     wanted = round(rate * len(cells))
@@ -232,13 +239,13 @@ def _parts(work: Work, cell: int, places: list[tuple[int, int, str]]) -> list[tu
     return splits
 
 
-def _plan_layers(work: Work, layers: int) -> list[tuple[int, Split]]:
-    """Choose whole layers, blank them, and break there all cells that go on beyond."""
+def _plan_layers(work: Work, layers: int) -> tuple[list[int], list[tuple[int, Split]]]:
+    """Choose whole layers to be blanked, and break there all cells that go on beyond."""
     splits: list[tuple[int, Split]] = []
     inside = np.arange(_LEAST_LAYERS, len(work.compact) - _LEAST_LAYERS)
     rows: dict[int, list[int]] = {}
-    for z in sorted(work.rng.permutation(inside)[:layers].tolist()):
-        work.broken[z] = work.blank
+    chosen = sorted(work.rng.permutation(inside)[:layers].tolist())
+    for z in chosen:
         work.taken[z - 1 : z + 2] = True
         for cell in sorted(set(np.unique(work.compact[z]).tolist()) - {0, *work.background}):
             around = [(work.compact[z + k][work.boxes[cell][1:]] == cell).sum() for k in (-2, -1, 0, 1, 2)]
@@ -246,7 +253,7 @@ def _plan_layers(work: Work, layers: int) -> list[tuple[int, Split]]:
                 rows.setdefault(cell, []).append(z - 1)
     for cell, places in sorted(rows.items()):
         splits += _parts(work, cell, [(z, 1, "missing") for z in places])
-    return splits
+    return chosen, splits
 
 
 def _place(work: Work, cell: int, gaps: Sequence[int]) -> tuple[int, int] | None:
