@@ -225,8 +225,8 @@ models were trained on the others and on made-up tissue, their thresholds and te
 they judged the tissue left out. Only the first stage is looked at here, and all methods get the same
 {examples} examples (simulations per view: {repeats}; those of the shipped model: {shipped}) and judge the
 same broken volumes, with {seeds} fixed seeds each; {few} for flawed masks, and for volumes that are not plant
-tissue with careful labels. In every seed three in ten cells were broken, and six in ten gaps that could be opened
-between different, touching cells were ("hard").
+tissue with careful labels. In every seed three in ten cells were broken, and gaps were opened between six in
+ten pairs of different, touching cells ("hard").
 
 Recall is over splits, kept is over gaps between different cells; AUC, precision (right merges over merges at
 the threshold) and expected calibration error (ECE, 15 equal bins) are over candidates whose truth is known.

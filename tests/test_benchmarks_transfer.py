@@ -116,7 +116,8 @@ def results() -> dict[str, Any]:
         rows = transfer.rows(chosen, transfer.judge_all(chosen, methods, parts))
     return {
         "rows": rows,
-        "seeds": 2, "few": 1, "repeats": 1, "shipped": 4, "groups": {"growth": 9}, "examples": {"meristem": 9},
+        "seeds": 2, "few": 1, "repeats": 1, "shipped": 4, "groups": {"growth": 9},
+        "examples": {"meristem": 9},
         "columns": {"default": len(MOMENTS), "geo-wasserstein": len(transfer.GEO)},
         "thresholds": {name: {"other": 0.5} for name in methods if name in METHODS[:3]},
         "stages": transfer.stages(HERE / "accuracy.json"),
