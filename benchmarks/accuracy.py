@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.tables import write_tables
-from benchmarks.tissues import NUCLEI, PAPER_RECIPE, RECIPE, data_folder, grouped, read, volumes
+from benchmarks.tissues import MADE_UP, NUCLEI, PAPER_RECIPE, RECIPE, data_folder, grouped, read, volumes
 from overseg.kernels.fill import restore
 from overseg.measure import calibrate, generate_tissue
 from overseg.measure.examples import Case, Examples, Triple, make_case
@@ -34,8 +34,10 @@ from overseg.measure.training import (
     train_two_stages,
 )
 from overseg.model import Head
+from overseg.model.measured import on_unseen
 from overseg.pipeline.candidates import find_candidates
-from overseg.pipeline.decide import FILL, Guard, Verdicts, decide
+from overseg.pipeline.decide import FILL, MERGE, Guard, Verdicts, decide
+from overseg.pipeline.expected import of_this_volume
 from overseg.pipeline.fills import wanted_fills
 
 HERE = Path(__file__).resolve().parent
@@ -60,10 +62,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Judge:
-    """Heads that have not seen a tissue, and the threshold chosen without it."""
+    """Heads that have not seen a tissue, and threshold and error of calibration found without it."""
 
     heads: dict[str, Head]
     threshold: float
+    off: float
 
 
 def samples(folder: Path) -> list[Sample]:
@@ -93,12 +96,18 @@ def judges(
     result = {}
     for group, name in enumerate(names):
         others, part = found.examples.without(group)
-        result[name] = Judge(found.folds[group], choose(found.unseen[others], part))
-    return {**result, "other": Judge(found.heads, choose(found.unseen, found.examples))}
+        unseen = found.unseen[others]
+        result[name] = Judge(found.folds[group], choose(unseen, part), _off(unseen, part))
+    every = found.unseen, found.examples
+    return {**result, "other": Judge(found.heads, choose(*every), _off(*every))}
 
 
-def by_default(case: Case, judge: Judge, second: bool) -> tuple[Case, Verdicts]:
-    """Decisions of the shipped method, with or without its second stage."""
+def _off(unseen: npt.NDArray[np.float64], examples: Examples) -> float:
+    return on_unseen({"calibration": calibrate.calibration(unseen, examples.same)})["calibration_error"]
+
+
+def by_default(case: Case, judge: Judge, second: bool) -> tuple[Verdicts, npt.NDArray[np.float64]]:
+    """Decisions and probabilities of the shipped method, with or without its second stage."""
     first = judge.heads["moments"]
     rows = np.arange(len(case.candidates))
     values = moments_of(case, rows)
@@ -111,9 +120,23 @@ def by_default(case: Case, judge: Judge, second: bool) -> tuple[Case, Verdicts]:
             judge.heads["full"].out_of_range(values),
         )
     review = min(calibrate.REVIEW_FROM, judge.threshold)
-    return case, decide(
+    return decide(
         case.candidates, case.layers, p, threshold=judge.threshold, review_from=review,
         out_of_range=strange, cut=NOTHING, guard=Guard(),
+    ), p  # fmt: skip
+
+
+def foretold(case: Case, verdicts: Verdicts, p: npt.NDArray[np.float64], off: float) -> Counter[str]:
+    """Whether the precision that a plan would state agrees with the truth."""
+    done = case.certain() & np.isin(verdicts.decision, (FILL, MERGE))
+    if not done.any():
+        return Counter()
+    said = of_this_volume([], p[done], off)
+    low, high = said["expected_precision_interval"]
+    right = case.same_cell()[done].mean()
+    return Counter(
+        {"foretold": 1, "foretold rightly": int(low <= right <= high), "joins": int(done.sum()),
+         "joins right": int(case.same_cell()[done].sum()), "joins expected": float(p[done].sum())}
     )  # fmt: skip
 
 
@@ -129,8 +152,8 @@ def plainly(
 
 
 def run(case: Case, method: str, two: Judge, paper: Judge) -> tuple[Case, Verdicts]:
-    if method in ("default", "moments"):
-        return by_default(case, two, method == "default")
+    if method == "moments":
+        return case, by_default(case, two, False)[0]
     if method == "paper":
         case = as_published(case)
         rows = np.arange(len(case.candidates))
@@ -222,8 +245,15 @@ def judge_all(
             for method in methods if holes in ("exact", "untouched") else methods[:1]:
                 if method == "paper" and not sample.pooled:
                     continue  # its distances take minutes and would not enter a figure
-                judged, verdicts = run(case, method, two[sample.tissue], paper[sample.tissue])
-                rows.append(_row(sample, method, holes, seed, count(judged, verdicts)))
+                judge, more = two[sample.tissue], Counter[str]()
+                if method == "default":
+                    judged, (verdicts, p) = case, by_default(case, judge, True)
+                    more = foretold(case, verdicts, p, judge.off)
+                else:
+                    judged, verdicts = run(case, method, judge, paper[sample.tissue])
+                counts = count(judged, verdicts)
+                counts.update(more)
+                rows.append(_row(sample, method, holes, seed, counts))
                 if method == "default" and seed in FEW and sample.pooled:
                     for kind, values in masks(judged, verdicts).items():
                         iou[f"{kind}, {holes}"] += values
@@ -242,6 +272,7 @@ def main() -> None:
     folder = data_folder()
     names, tissues = grouped(volumes(folder))
     two = judges(names, train_two_stages(tissues, **RECIPE), calibrate.choose_threshold)
+    names, tissues = grouped(volumes(folder, MADE_UP))
     paper = judges(names, train_published(tissues, **PAPER_RECIPE), lambda *_: 0.5)
     rows, iou = judge_all(samples(folder), METHODS, two, paper)
     write(rows, iou, two)
