@@ -6,7 +6,7 @@ Nothing here shares code with the pipeline; only the model's probability is take
 from __future__ import annotations
 
 import math
-from itertools import pairwise, product
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -319,11 +319,8 @@ def over_the_guard(cells: Cells, members: set[int]) -> bool:
     typical = ranked[int(0.99 * (len(ranked) - 1))]
     if len(ranked) >= 50 and sum(voxels[v] for v in members) > 3 * typical:
         return True
-    spans = sorted((cells.layers[v][0], cells.layers[v][-1]) for v in members)
-    for (a0, a1), (b0, b1) in pairwise(spans):
-        if 2 * (min(a1, b1) - b0 + 1) > min(a1 - a0, b1 - b0) + 1:
-            return True
-    return False
+    pairs = ((set(cells.layers[v]), set(cells.layers[w])) for v in members for w in members if v < w)
+    return any(2 * len(one & two) > min(len(one), len(two)) for one, two in pairs)
 
 
 def may_be_filled(

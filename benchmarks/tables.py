@@ -96,9 +96,9 @@ def _foretold(rows: list[Row]) -> list[str]:
         return []
     right, expected = n["joins right"] / n["joins"], n["joins expected"] / n["joins"]
     return [
-        f"The precision that a plan expects of itself, from probabilities alone: {expected:.4f} in the mean of "
-        f"{n['joins']} joins, {right:.4f} in truth. In {n['foretold rightly']} of {n['foretold']} volumes and "
-        "seeds the truth lay in the 95% interval stated.\n"
+        "The precision that a plan expects of itself, from probabilities alone: "
+        f"{expected:.4f} in the mean of {n['joins']} joins, {right:.4f} in truth. In {n['foretold rightly']} "
+        f"of {n['foretold']} volumes and seeds the truth lay in the 95% interval stated.\n"
     ]
 
 

@@ -56,12 +56,19 @@ def _comparable(v: Values) -> bool:
     return round(math.exp(v["layers_high"])) > v["gap_layers"] + 1
 
 
+#: A change that fewer layers within the volume's cells exceed is worth a word.
+_RARE = 0.1
+
+
 def _overlap(v: Values) -> str:
     said = f"the facing masks overlap by {_percent(1 - v['loss_gap'])}"
-    usual = f"{_percent(1 - v['loss_usual_rank'])} of such layers in this volume's cells overlap less"
+    rare = 1 - v["loss_usual_rank"]
+    usual = (
+        f"; only {_percent(rare)} of such layers in this volume's cells overlap less" if rare < _RARE else ""
+    )
     if not _comparable(v):
-        return f"{said} (the parts are too short to compare with; {usual})"
-    return f"{said} (within these cells: {_percent(1 - v['loss_median_high'])}; {usual})"
+        return f"{said} (the parts are too short to compare with{usual})"
+    return f"{said} (layers as far apart within the cells: {_percent(1 - v['loss_median_high'])}{usual})"
 
 
 def _drift(v: Values) -> str:
