@@ -171,3 +171,24 @@ def test_parts_that_share_layers_do_lie_beside_each_other():
     v = verdicts(pairs((1, 2, 4, 0), (2, 1, 5, 0)), layers, [HIGH, HIGH], guard=Guard())
     assert v.decision.tolist() == ["review", "review"]
     assert set(v.reason) == {"the parts lie beside each other, not above each other"}
+
+
+def of_layers(*members: set[int]) -> LayerTable:
+    """Labels 1, 2, .. in these layers; z is made of whole tables and cut to what is asked for."""
+    whole = columns({i: (min(own), max(own), 9) for i, own in enumerate(members, 1)})
+    keep = np.array([z in members[int(label) - 1] for label, z in zip(whole.label, whole.z, strict=True)])
+    names = ("label", "z", "area", "sy", "sx", "syy", "sxx", "syx", "y0", "y1", "x0", "x1", "back")
+    parts = {name: getattr(whole, name)[keep] for name in names}
+    start = np.append(0, np.cumsum([len(own) for own in members]))
+    return dataclasses.replace(whole, **parts, start=start)
+
+
+LAYERS = st.sets(st.integers(0, 12), min_size=1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LAYERS, LAYERS)
+def test_two_parts_are_refused_by_the_layers_they_share(one, two):
+    v = verdicts(pairs((1, 2, 4, 0)), of_layers(one, two), [HIGH], guard=Guard())
+    beside = 2 * len(one & two) > min(len(one), len(two))
+    assert v.decision.tolist() == ["review" if beside else "merge"]

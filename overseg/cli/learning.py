@@ -47,6 +47,10 @@ def simulate(
             help="For gaps: part of the stacked pairs that one is opened between, 0 to 1.", metavar="P"
         ),
     ] = 0.3,
+    layers: Annotated[
+        int,
+        typer.Option(help="For gaps: whole layers that are blanked, for every cell at once.", metavar="N"),
+    ] = 0,
     seed: Seed = 0,
     **options: Any,
 ) -> Answer:
@@ -54,7 +58,7 @@ def simulate(
     from overseg.measure import simulate
 
     given = {name: value for name, value in options.items() if value is not None}
-    truth = simulate(labels, out, kind=kind, rate=rate, hard=hard, seed=seed, **given)
+    truth = simulate(labels, out, kind=kind, rate=rate, hard=hard, layers=layers, seed=seed, **given)
     beside = Path(out).with_suffix(".truth")
     said: dict[str, Any] = {"volume": out, "truth": str(beside)}
     if kind == "tilted":

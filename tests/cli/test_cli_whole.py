@@ -81,3 +81,11 @@ def test_cells_that_were_cut_are_told_and_judged(tmp_path: Path) -> None:
     assert judged["cuts"] == judged["cuts_joined"] == judged["merges_right"] == told["cuts"]
     lines = said("simulate", cells, tmp_path / "other.zarr", *words)
     assert "--kind tilted" in lines and "--broken" in lines
+
+
+def test_whole_layers_are_blanked_on_demand(tmp_path: Path) -> None:
+    cells, broken = tmp_path / "cells.zarr", tmp_path / "broken.zarr"
+    zarr.create_array(cells, data=generate_tissue((24, 64, 64), n_cells=30, seed=3), chunks=(12, 48, 48))
+    words = ("--layers", 2, "--rate", 0, "--hard", 0, "--voxel-size", 1, 1, 1)
+    assert run("simulate", cells, broken, *words)["splits"] > 0
+    assert np.count_nonzero(~zarr.open_array(broken)[:].any(axis=(1, 2))) == 2
