@@ -110,7 +110,7 @@ def _row(rows: list[Row], setting: str, method: str, name: str) -> Row | None:
 
 
 def _header(first: str, columns: str) -> list[str]:
-    return [f"| {first} | {columns}", "|---" * (columns.count("|") + 1) + "|"]
+    return [f"| {first} | {columns}".rstrip(), "|---" * (columns.count("|") + 1) + "|"]
 
 
 COLUMNS = (
@@ -265,7 +265,7 @@ to two groups.
 
 THRESHOLDS = """Each is the lowest, from 0.5 on, with at most one false merge of natural neighbours per 1,000
 cells in the tissues that were not left out, by models that had not seen them. They are chosen for the first
-stage alone here, so they are stricter than that of the shipped model, whose second stage looks again.
+stage alone here; that of the shipped model is chosen after its second stage has looked again.
 """
 
 STAGES = """Counts of `accuracy.json` (pooled, exact holes), where the second stage looks at what the first is
