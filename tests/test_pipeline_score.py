@@ -245,7 +245,7 @@ def test_the_second_stage_is_asked_where_the_first_is_unsure(scored, tables):
 
 
 def test_batches_change_nothing(monkeypatch, scored):
-    model = listening(0.03)
+    model = listening(0.003)
     whole = scored(Settings(emd="all"), model)
     assert {"full", "bounds"} == set(whole.stage.tolist())
     monkeypatch.setattr(distances, "_BATCH_ROWS", 3)
