@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 RUN    := $(BIN)/python
 
-.PHONY: help install demo test lint unit parts faults accuracy bench clean
+.PHONY: help install demo test lint unit parts faults accuracy transfer bench clean
 
 help:            ## what there is to run
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,11 @@ accuracy: install ## benchmarks/accuracy.md, from the real volumes
 	$(RUN) -m benchmarks.touching
 	$(RUN) -m benchmarks.accuracy
 	$(RUN) -m benchmarks.paper
+
+transfer: install ## benchmarks/transfer.md: left-out tissue beside other learners; trees where scikit-learn is there
+	$(RUN) -m benchmarks.transfer
+	$(RUN) -m benchmarks.interpolation
+	$(RUN) -m benchmarks.broken_layer
 
 bench: install   ## benchmarks/README.md: speed and memory; half an hour, 6 GB of disk, a quiet machine
 	$(RUN) -m benchmarks.run
