@@ -51,16 +51,3 @@ def test_cores_are_erosions_in_a_frame(room, open_edges):
 @given(masks)
 def test_dilation(mask):
     assert np.array_equal(fill._dilated(mask), ndimage.binary_dilation(mask, np.ones((3, 3))))
-
-
-@some
-@given(sizes.flatmap(lambda size: arrays(np.uint64, size, elements=st.integers(0, 3))), st.data())
-def test_who_covers_half(here, data):
-    mask = data.draw(arrays(bool, here.shape))
-    names, counts = np.unique(here[mask], return_counts=True)
-    label, covered, held = fill._covering(here, mask)
-    if not len(counts) or 2 * counts.max() < mask.sum():
-        assert covered == 0
-    else:
-        assert (label, covered) == (names[counts.argmax()], counts.max())
-        assert held == (here == label).sum()
