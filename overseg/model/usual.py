@@ -19,7 +19,7 @@ from overseg.model.changes import CHANGES, changes, shared_within, within
 Float = npt.NDArray[np.float64]
 
 #: So many cells tell what is usual, about.
-CELLS = 2048
+CELLS = 1024
 
 #: Levels of the quantiles that are kept.
 LEVELS = 64

@@ -21,6 +21,9 @@ from overseg.model.usual import Usual
 
 Float = npt.NDArray[np.float64]
 
+#: More made gaps than this, and not twice as many, are asked about; fewer where there are fewer.
+_CASES = 1000
+
 #: A part keeps so many layers, and a face has so many voxels.
 _LEAST_LAYERS, _LEAST_AREA = 2, 6
 
@@ -74,6 +77,7 @@ def own_gaps(
     OwnGaps
     """
     made = make_gaps(layers)
+    made = made.take(np.arange(0, len(made), max(1, len(made) // _CASES)))
     features = moments_features(made, layers, voxel_size, usual)
     p, strange = head.probability(features), head.out_of_range(features)
     closed = (p >= threshold) & ~strange
