@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from overseg.kernels.hashing import drawn
 from overseg.kernels.scan import scan_array
-from overseg.kernels.tables import drawn
 from overseg.measure import generate_tissue, simulate_splits
 from overseg.model.changes import CHANGES
 from overseg.model.features import MOMENTS, moments_features

@@ -1,11 +1,13 @@
-"""Hashes of table rows that add up in any order."""
+"""Hashes of table rows that add up in any order, and draws by such hashes."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
-from overseg.kernels.tables import Int
+Int = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -35,6 +37,29 @@ def sum_of_hashes(rows: Int, seed: int) -> int:
     _add_hashes(rows.view(np.uint64), np.array([2 * seed, 2 * seed + 1], np.uint64), sums)
     first, second = (int(low) + (int(high) << 32) for low, high in sums)
     return (first + (second << 64)) % 2**128
+
+
+def drawn(voxels: Int, largest: Int, rows: Int, total: int, wanted: int) -> Bool:
+    """Which labels of a volume stand for all: about `wanted` of `total`, all where there are no more.
+
+    Drawn by a hash of what a label measures, so that neither names, layout nor a flip change which.
+
+    Parameters
+    ----------
+    voxels, largest, rows : ndarray of int64, shape (n,)
+        Of each label, of its largest layer, and its layers.
+    total, wanted : int
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    if total <= wanted:
+        return np.ones(len(voxels), bool)
+    mixed = np.zeros(len(voxels), np.uint64)
+    for values in (voxels, largest, rows):
+        _mix_into(mixed, np.ascontiguousarray(values, np.int64).view(np.uint64))
+    return mixed < np.uint64((wanted << 64) // total)
 
 
 @njit(cache=True, nogil=True)

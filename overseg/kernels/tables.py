@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from overseg.kernels.hashing import drawn
+
 Int = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.uint64]
 Bool = npt.NDArray[np.bool_]
@@ -174,32 +176,6 @@ class LayerTable:
     def _over(self, how: np.ufunc) -> Int:
         """Areas of each label, reduced."""
         return how.reduceat(self.area, self.start[:-1]) if len(self.labels) else np.zeros(0, np.int64)
-
-
-def drawn(voxels: Int, largest: Int, rows: Int, total: int, wanted: int) -> Bool:
-    """Which labels of a volume stand for all: about `wanted` of `total`, all where there are no more.
-
-    Drawn by a hash of what a label measures, so that neither names, layout nor a flip change which.
-
-    Parameters
-    ----------
-    voxels, largest, rows : ndarray of int64, shape (n,)
-        Of each label, of its largest layer, and its layers.
-    total, wanted : int
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-    """
-    if total <= wanted:
-        return np.ones(len(voxels), bool)
-    mixed = np.zeros(len(voxels), np.uint64)
-    for values in (voxels, largest, rows):  # splitmix64 (Steele, Lea and Flood 2014)
-        mixed = (mixed ^ values.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return mixed < np.uint64((wanted << 64) // total)
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from overseg.kernels.hashing import drawn
 from overseg.kernels.sums import in_32_bits
-from overseg.kernels.tables import (
-    BACKGROUND_LIKE,
-    TOO_LARGE,
-    Bool,
-    Int,
-    Labels,
-    LabelTable,
-    LayerTable,
-    drawn,
-)
+from overseg.kernels.tables import BACKGROUND_LIKE, TOO_LARGE, Bool, Int, Labels, LabelTable, LayerTable
 from overseg.pipeline.scantables import partition_of
 from overseg.pipeline.sections import Sections
 
