@@ -237,26 +237,34 @@ def squared_depth(mask: Mask) -> Int:
             line[x + 1] = out[y, x] * out[y, x]
             if mask[y, x]:
                 low, high = min(low, x), x
-        last = 0
-        apex[0] = begin[0] = low
-        for u in range(low + 1, high + 3):
-            while last >= 0 and _parabola(line, apex[last], begin[last]) > _parabola(line, u, begin[last]):
-                last -= 1
-            if last < 0:
-                last = 0
-                apex[0], begin[0] = u, low
-                continue
-            v = apex[last]
-            meet = 1 + (u * u - v * v + line[u] - line[v]) // (2 * (u - v))
-            if meet < high + 3:
-                last += 1
-                apex[last], begin[last] = u, meet
+        last = _envelope(line, low, high + 3, apex, begin)
         for x in range(high + 2, low, -1):
             if x <= high + 1:
                 out[y, x - 1] = _parabola(line, apex[last], x)
             if x == begin[last]:
                 last -= 1
     return out
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _envelope(line: Int, first: int, after: int, apex: Int, begin: Int) -> int:
+    # Lower envelope of a line's parabolas from `first` up to before `after`: the apex and the beginning of
+    # each that is part of it, from left to right. Gives the place of the last one.
+    last = 0
+    apex[0] = begin[0] = first
+    for u in range(first + 1, after):
+        while last >= 0 and _parabola(line, apex[last], begin[last]) > _parabola(line, u, begin[last]):
+            last -= 1
+        if last < 0:
+            last = 0
+            apex[0], begin[0] = u, first
+            continue
+        v = apex[last]
+        meet = 1 + (u * u - v * v + line[u] - line[v]) // (2 * (u - v))
+        if meet < after:
+            last += 1
+            apex[last], begin[last] = u, meet
+    return last
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -294,20 +302,7 @@ def squared_distance(mask: Mask) -> Int:
     for y in range(height):
         for x in range(width):
             line[x] = out[y, x] * out[y, x]
-        last = 0
-        apex[0] = begin[0] = 0
-        for u in range(1, width):
-            while last >= 0 and _parabola(line, apex[last], begin[last]) > _parabola(line, u, begin[last]):
-                last -= 1
-            if last < 0:
-                last = 0
-                apex[0], begin[0] = u, 0
-                continue
-            v = apex[last]
-            meet = 1 + (u * u - v * v + line[u] - line[v]) // (2 * (u - v))
-            if meet < width:
-                last += 1
-                apex[last], begin[last] = u, meet
+        last = _envelope(line, 0, width, apex, begin)
         for x in range(width - 1, -1, -1):
             out[y, x] = _parabola(line, apex[last], x)
             if x == begin[last]:
