@@ -112,47 +112,40 @@ def _clear(layer, y, x, radius):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _sides(layer, y, x):  # type: ignore[no-untyped-def]
+    """Labels above, below, left and right; the layer goes on as it ends."""
+    height, width = layer.shape
+    return (
+        layer[max(y - 1, 0), x],
+        layer[min(y + 1, height - 1), x],
+        layer[y, max(x - 1, 0)],
+        layer[y, min(x + 1, width - 1)],
+    )
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _shrink(before, out):  # type: ignore[no-untyped-def]
-    """Clear what has another label at one of its sides; the end of the layer is no side."""
-    height, width = before.shape
-    for y in range(height):
-        for x in range(width):
-            here = before[y, x]
-            if (
-                before[max(y - 1, 0), x] != here
-                or before[min(y + 1, height - 1), x] != here
-                or before[y, max(x - 1, 0)] != here
-                or before[y, min(x + 1, width - 1)] != here
-            ):
-                out[y, x] = 0
+    """Clear what has another label at one of its sides."""
+    for y in range(before.shape[0]):
+        for x in range(before.shape[1]):
+            for side in _sides(before, y, x):
+                if side != before[y, x]:
+                    out[y, x] = 0
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _grow(before, out):  # type: ignore[no-untyped-def]
     """Background with a label at one of its sides takes it."""
-    height, width = before.shape
-    for y in range(height):
-        for x in range(width):
+    for y in range(before.shape[0]):
+        for x in range(before.shape[1]):
             if before[y, x] == 0:
-                out[y, x] = max(
-                    before[max(y - 1, 0), x],
-                    before[min(y + 1, height - 1), x],
-                    before[y, max(x - 1, 0)],
-                    before[y, min(x + 1, width - 1)],
-                )
+                out[y, x] = max(_sides(before, y, x))
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _roughen(before, where, out):  # type: ignore[no-untyped-def]
     """Half of the voxels take the label beside them, at a side drawn for each."""
-    height, width = before.shape
-    for y in range(height):
-        for x in range(width):
-            if where[y, x] == 0:
-                out[y, x] = before[max(y - 1, 0), x]
-            elif where[y, x] == 1:
-                out[y, x] = before[min(y + 1, height - 1), x]
-            elif where[y, x] == 2:
-                out[y, x] = before[y, max(x - 1, 0)]
-            elif where[y, x] == 3:
-                out[y, x] = before[y, min(x + 1, width - 1)]
+    for y in range(before.shape[0]):
+        for x in range(before.shape[1]):
+            if where[y, x] < 4:
+                out[y, x] = _sides(before, y, x)[where[y, x]]

@@ -207,7 +207,7 @@ def _plan_splits(
     work: Work, rate: float, kinds: Sequence[str], gaps: Sequence[int], broken_before: set[int]
 ) -> list[tuple[int, Split]]:
     """Choose cells, places and kinds, and rename the lower parts. Gap layers are left for later."""
-    cells = [cell for cell in sorted(work.boxes) if cell not in broken_before.union(work.background)]
+    cells = sorted(set(work.boxes) - broken_before - set(work.background))
     least = 2 * _LEAST_LAYERS + min(gaps)
     cells = [c for c in cells if work.boxes[c][0].stop - work.boxes[c][0].start >= least]
     wanted = round(rate * len(cells))
