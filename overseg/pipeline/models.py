@@ -48,14 +48,16 @@ class Models:
         """Those in force. Raises `ModelError` where one cannot be used."""
         gaps = touching = None
         if settings.kind != "tilted":
-            gaps = _checked(settings.model_name, _gap_head(settings))
+            gaps = load(settings.model_name)
+            _check(gaps, _gap_head(gaps, settings))
         if settings.kind != "gap":
             published = settings.preset == "paper"
             own = settings.model != "default" and not published
             # A model of one's own for gaps may know nothing of contacts.
             known = own and (settings.kind == "tilted" or "touching" in load(settings.model).heads)
             name = "paper" if published else settings.model if known else TILTED
-            touching = _checked(name, "paper" if published else "touching")
+            touching = load(name)
+            _check(touching, "paper" if published else "touching")
         return cls(gaps, touching)
 
     @property
@@ -72,9 +74,9 @@ class Models:
         return both[0] if len(both) == 1 else digest(both)
 
 
-def _gap_head(settings: Settings) -> str:
+def _gap_head(model: Model, settings: Settings) -> str:
     """Name of the head that gaps are judged by."""
-    published, imported = settings.preset == "paper", "geoseg" in load(settings.model_name).heads
+    published, imported = settings.preset == "paper", "geoseg" in model.heads
     if published and settings.model_name == "paper":
         return "paper"
     if published and not imported:
@@ -92,14 +94,12 @@ def _gap_head(settings: Settings) -> str:
     return "geoseg" if imported else "moments"
 
 
-def _checked(name: str, head: str) -> Model:
-    model = load(name)
+def _check(model: Model, head: str) -> None:
     model.head(head)
     for each, found in model.heads.items():
         if found.features != _KNOWN.get(each):
             raise ModelError(
                 f"the model takes other features than this overseg measures (head {each!r})",
-                where=name,
+                where=model.name,
                 remedy="use the overseg that trained it, or train it anew with `overseg train`",
             )
-    return model
