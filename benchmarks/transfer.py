@@ -45,15 +45,7 @@ TREES: dict[str, Any] = {
     "early_stopping": False,
     "random_state": 0,
 }
-PROFILES = {
-    "area_linear",
-    "area_quadratic",
-    "area_smooth",
-    "loss_linear",
-    "loss_quadratic",
-    "loss_smooth",
-    "short_profile",
-}
+PROFILES = {name for name in MOMENTS if name.endswith(("_linear", "_quadratic", "_smooth", "short_profile"))}
 #: Groups of columns, by name; a column may belong to several.
 GROUPS: dict[str, Callable[[str], bool]] = {
     "same lag": lambda name: (
