@@ -242,6 +242,9 @@ def test_a_plan_merges_what_their_code_would(net, broken, judged, tmp_path):
     chunks = zarr.create_array(tmp_path / "c.zarr", shape=broken.shape, dtype="u4", chunks=(5, 23, 31))
     chunks[:] = broken
     assert overseg.plan(tmp_path / "c.zarr", **options).hash == made.hash
+    (note,) = {why.note for why in made.why(int(made.data.candidates["a"][0].as_py()))}
+    assert note is not None and "no words for what the authors' code measures" in note
+    assert overseg.show(made)["explained"] in (None, note)
 
 
 def test_the_card_tells_where_it_comes_from(imported, tmp_path):

@@ -22,16 +22,8 @@ if TYPE_CHECKING:
     from overseg.model.mlp import Head
     from overseg.pipeline.plandata import PlanData
 
-#: The head that judged at each stage. What bounds decided has no distances: the first stage tells.
-_HEADS = {
-    "moments": "moments",
-    "bounds": "moments",
-    "full": "full",
-    "paper": "paper",
-    "contacts": "touching",
-    "across": "across",
-}
-
+#: Heads of stages that have another name. What bounds decided has no distances: the first stage tells.
+_HEADS = {"bounds": "moments", "contacts": "touching"}
 
 #: What moved a decision, and what else there is to say of that.
 Told = tuple[tuple[Push, ...], str | None]
@@ -39,6 +31,8 @@ Told = tuple[tuple[Push, ...], str | None]
 _ROUGHLY = "roughly: the model does not know how its features go together; one that is trained anew does"
 
 _NOT_MEASURED = "not explained: a part is too thin to be measured"
+
+_NO_WORDS = "not explained: there are no words for what the authors' code measures"
 
 _FACTS = ("t", "a", "b", "z", "gap", "kind", "p", "stage", "decision", "reason")
 
@@ -164,7 +158,7 @@ def _explained(rows: list[dict[str, Any]], models: Models, settings: Settings) -
     """What moved each decision; all that one head judged at once."""
     by_head: dict[tuple[bool, str], list[int]] = {}
     for at, row in enumerate(rows):
-        by_head.setdefault((row["kind"] == "touch", _HEADS[row["stage"]]), []).append(at)
+        by_head.setdefault((row["kind"] == "touch", _HEADS.get(row["stage"], row["stage"])), []).append(at)
     told: dict[int, Told] = {}
     for (touch, name), mine in by_head.items():
         model = models.touching if touch else models.gaps
@@ -178,6 +172,8 @@ def _of_head(
 ) -> list[Told]:
     if head is None:
         return [((), f"not explained: the model has no head {name!r}")] * len(rows)
+    if name not in GROUPS:
+        return [((), _NO_WORDS)] * len(rows)
     shown = np.array([[row.get(each, math.nan) for each in head.features] for row in rows], np.float64)
     measured = np.isfinite(shown).all(axis=1)
     given = shown = shown[measured]
