@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +11,17 @@ import numpy as np
 
 from overseg.errors import InputError
 from overseg.pipeline import lifecycle, places
+from overseg.pipeline.request import Request
 from overseg.pipeline.result import Plan
+from overseg.pipeline.running import running
+from overseg.pipeline.running import tasks_hint as units_hint
 from overseg.settings import RunSettings, Settings, build, canonical
 
 if TYPE_CHECKING:
-    from overseg.cluster import Executor
     from overseg.pipeline.verify import Verification
     from overseg.volume import Volume
 
 Progress = Callable[[str, int, int], None]
-
-#: Who names a number of workers gets it, however small the volume.
-_MANY = 1_000_000
 
 
 def plan(
@@ -72,6 +70,7 @@ def plan(
 def apply(
     plan: str | Path | Plan,
     *,
+    finish: bool = False,
     client: Any = None,
     progress: Progress | None = None,
     **options: Any,
@@ -82,6 +81,8 @@ def apply(
     ----------
     plan : str, Path or Plan
         A finished plan.
+    finish : bool
+        Finish the work of a job array that `overseg.jobarray.prepare_apply` began.
     client, progress
         As for `plan`.
     **options
@@ -104,7 +105,7 @@ def apply(
         If the store refuses to write.
     """
     folder = (plan.path if isinstance(plan, Plan) else Path(plan)).absolute()
-    return _apply(folder, _run_only(options), client, progress, lifecycle.volume_of(folder))
+    return _apply(folder, _run_only(options), client, progress, lifecycle.volume_of(folder), finish=finish)
 
 
 def correct(
@@ -257,7 +258,8 @@ def undo(
     folder, volume = lifecycle.plan_of(named, label)
     made = lifecycle.load(folder)
     run = _run_only(options)
-    with _executor(run, client, _tasks_hint(int(made.data.units.touched.sum()))) as executor:
+    Request("undo", made.data.volume["location"], {}).save(folder)
+    with running(run, client, units_hint(int(made.data.units.touched.sum())), "undo", folder) as executor:
         result = run_undo(
             folder,
             run,
@@ -296,7 +298,8 @@ def _make(
     from overseg.pipeline.plan import make_plan, tasks_hint
     from overseg.pipeline.planfile import read_header, write_plan
 
-    with _executor(run, client, tasks_hint(volume, settings)) as executor:
+    Request("plan", volume.location, canonical(settings), run.device).save(place)
+    with running(run, client, tasks_hint(volume, settings), "plan", place) as executor:
         data = make_plan(volume, settings, executor, place, progress=progress, device=run.device)
         peak = executor.peak_rss_bytes
     if (place / "plan" / "plan.json").exists() and read_header(place)["plan_hash"] != data.hash:
@@ -306,15 +309,25 @@ def _make(
 
 
 def _apply(
-    folder: Path, run: RunSettings, client: Any, progress: Progress | None, volume: Volume | None = None
+    folder: Path,
+    run: RunSettings,
+    client: Any,
+    progress: Progress | None,
+    volume: Volume | None = None,
+    *,
+    finish: bool = False,
 ) -> Plan:
     """Apply to the plan's volume, or to the one given: that volume moved, or a copy of it."""
     from overseg.pipeline.apply import apply as run_apply
+    from overseg.pipeline.batch import forget_array, load_array
     from overseg.pipeline.planfile import read_plan
 
     data = read_plan(folder)
-    with _executor(run, client, _tasks_hint(int(data.units.touched.sum()))) as executor:
-        result = run_apply(folder, run, executor, progress=progress, volume=volume, plan=data)
+    Request("apply", data.volume["location"], {}).save(folder)
+    with running(run, client, units_hint(int(data.units.touched.sum())), "apply", folder) as executor:
+        array = load_array(folder, "apply").lock if finish else None
+        result = run_apply(folder, run, executor, progress=progress, volume=volume, plan=data, array=array)
+        forget_array(folder)
         peak = executor.peak_rss_bytes
     return Plan(folder, data, result.units_rewritten, peak, "applied", (("apply", round(result.seconds, 4)),))
 
@@ -326,20 +339,8 @@ def _verify(
     from overseg.pipeline.verify import verify as run_verify
 
     units = read_header(folder)["counts"].get("units_total", 0)
-    with _executor(run, client, _tasks_hint(units)) as executor:
+    with running(run, client, units_hint(units), "verify", folder) as executor:
         return run_verify(folder, executor=executor, progress=progress, volume=volume)
-
-
-def _executor(run: RunSettings, client: Any, hint: int) -> AbstractContextManager[Executor]:
-    """An executor for about `hint` tasks, or for the workers that were named."""
-    from overseg.cluster import open_executor
-
-    return open_executor(run, client=client, tasks_hint=_MANY if run.workers else hint)
-
-
-def _tasks_hint(units: int) -> int:
-    """About how many quarter-second tasks it is worth to read or write that many units."""
-    return 1 + units // 64
 
 
 def _already(volume: Volume, settings: Settings, run: RunSettings, client: Any) -> Plan | None:

@@ -42,13 +42,23 @@ def show(
             metavar="LABEL [LABEL]",
         ),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", metavar="", help="Of a plan: how far its running command is, until it ends."
+        ),
+    ] = False,
     **options: Any,
 ) -> Answer:
     """Say what a plan or a volume is, what will happen, and what looks odd."""
     from overseg.cluster.progress import open_progress
+    from overseg.views.follow import follow as follow_run
     from overseg.views.show import show
 
     with open_progress() as progress:
+        if follow:
+            told = follow_run(target, progress, lambda line: typer.echo(line, err=True))
+            return Answer(told, [], code=1 if told["why"] else 0)
         said = show(target, why=why or (), progress=progress, **options)
     page = pages.why if "why" in said else pages.plan if "plan_hash" in said else pages.volume
     return Answer(said, page(said))

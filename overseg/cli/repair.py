@@ -11,8 +11,11 @@ import typer
 from overseg.cli import pages, text
 from overseg.cli.command import Answer, command
 from overseg.cli.options import CONFIG, COST, LABEL, RUNNING, SEMANTIC
+from overseg.errors import InputError
 
 if TYPE_CHECKING:
+    from overseg.jobarray import Part
+    from overseg.pipeline.batch import Array
     from overseg.pipeline.result import Plan
 
 _PANEL = "Correct"
@@ -26,6 +29,25 @@ Target = Annotated[
 Out = Annotated[
     str | None,
     typer.Option(help="Where the plan goes. By default NAME.overseg beside the volume.", metavar="PLAN"),
+]
+
+
+_ARRAY = "Job array"
+Prepare = Annotated[
+    int | None,
+    typer.Option(
+        help="Cut the work for N tasks of a job array, and end.", metavar="N", rich_help_panel=_ARRAY
+    ),
+]
+Task = Annotated[
+    int | None,
+    typer.Option(help="Do the share of task I, from 0, and end.", metavar="I", rich_help_panel=_ARRAY),
+]
+Finish = Annotated[
+    bool,
+    typer.Option(
+        "--finish", metavar="", help="After the tasks: do all that is left.", rich_help_panel=_ARRAY
+    ),
 ]
 
 
@@ -49,15 +71,31 @@ def register(app: typer.Typer) -> None:
         RUNNING,
     )(correct)
     command(app, _PANEL, "overseg verify look.overseg", CONFIG, COST)(verify)
+    command(app, _PANEL, "overseg again look.overseg 'scan/t0-z0-y0-x0-1f2e3d4c'")(again)
     command(app, _PANEL, "overseg undo look.overseg", CONFIG, LABEL, RUNNING)(undo)
 
 
-def plan(volume: Volume, out: Out = None, **options: Any) -> Answer:
+def plan(
+    volume: Volume,
+    out: Out = None,
+    prepare: Prepare = None,
+    task: Task = None,
+    finish: Finish = False,
+    **options: Any,
+) -> Answer:
     """Find split cells and decide; write a plan and change nothing (the dry run)."""
-    from overseg import api
+    from overseg import api, jobarray
     from overseg.cluster.progress import open_progress
 
+    _one_part(prepare, task, finish)
+    if prepare is not None:
+        place, array = jobarray.prepare_plan(volume, prepare, out=out, **options)
+        return _prepared("plan", str(place), array)
     with open_progress() as progress:
+        if task is not None:
+            return _part(jobarray.plan_task(volume, task, out=out, progress=progress, **options))
+        if finish:
+            jobarray.check_prepared(volume, out=out, **options)
         made = api.plan(volume, out=out, progress=progress, **options)
     said = made.summary()
     following = text.steps(
@@ -67,13 +105,21 @@ def plan(volume: Volume, out: Out = None, **options: Any) -> Answer:
     return Answer(said, pages.numbers(said, planned=True) + following)
 
 
-def apply(plan: PlanFolder, **options: Any) -> Answer:
+def apply(
+    plan: PlanFolder, prepare: Prepare = None, task: Task = None, finish: Finish = False, **options: Any
+) -> Answer:
     """Write a plan into its volume, in place. After any interruption, run it again: it goes on."""
-    from overseg import api
+    from overseg import api, jobarray
     from overseg.cluster.progress import open_progress
 
+    _one_part(prepare, task, finish)
     with open_progress() as progress:
-        done = api.apply(plan, progress=progress, **options)
+        if prepare is not None:
+            array = jobarray.prepare_apply(plan, prepare, progress=progress, **options)
+            return _prepared("apply", plan, array)
+        if task is not None:
+            return _part(jobarray.apply_task(plan, task, progress=progress))
+        done = api.apply(plan, finish=finish, progress=progress, **options)
     return _corrected(done)
 
 
@@ -120,6 +166,18 @@ def verify(plan: PlanFolder, **options: Any) -> Answer:
     return Answer(said, pages.verification(plan, found), code=0 if found.ok else 1)
 
 
+def again(
+    plan: PlanFolder,
+    unit: Annotated[str, typer.Argument(help="STEP/UNIT, as run/quarantine.jsonl names it.", metavar="UNIT")],
+) -> Answer:
+    """Run one unit of work that failed once more, alone, and show its traceback."""
+    from overseg import jobarray
+    from overseg.cluster.progress import open_progress
+
+    with open_progress() as progress:
+        return _part(jobarray.again(plan, unit, progress=progress))
+
+
 def undo(
     target: Target,
     only_unchanged: Annotated[
@@ -144,6 +202,38 @@ def undo(
         f"Undone; write units restored: {said['units_rewritten']:,}",
     ]
     return Answer(said, lines + text.steps(("to apply it again", text.line("apply", done.path))))
+
+
+def _one_part(prepare: int | None, task: int | None, finish: bool) -> None:
+    if (prepare is not None) + (task is not None) + finish > 1:
+        raise InputError(
+            "only one of --prepare, --task and --finish can be done at a time",
+            where="the command line",
+            remedy="first --prepare N, then --task 0 to N - 1, then --finish",
+        )
+
+
+def _prepared(verb: str, place: str, array: Array) -> Answer:
+    said = {"plan": place, "tasks": array.tasks, "units": array.units, "memory_bytes": array.memory}
+    if not array.tasks:
+        return Answer(said, [f"plan    {place}", "", "There is nothing left to do."])
+    return Answer(
+        said,
+        [
+            f"plan    {place}",
+            "",
+            f"Prepared: {array.units:,} units of work for {array.tasks:,} tasks, "
+            f"{array.memory / 2**30:.1f} GiB each.",
+            "",
+            f"next: --task 0 to {array.tasks - 1}, each in a job of its own, then --finish; "
+            "all else as in this command (deploy/slurm has the scripts)",
+        ],
+    )
+
+
+def _part(done: Part) -> Answer:
+    said = vars(done)
+    return Answer(said, [f"plan    {done.plan}", "", f"Done: {done.units:,} units of step '{done.step}'."])
 
 
 def _corrected(done: Plan) -> Answer:

@@ -1,26 +1,44 @@
-"""Runs the units of a step: receipts, errors and progress are the same wherever they run."""
+"""Runs the units of a step: receipts, errors, retries and progress are the same wherever they run.
+
+1. what has a valid receipt is not run again
+2. all others run, and leave a receipt and a line in the log
+3. units that failed are tried again, those that took all of a worker's memory in halves
+4. what fails each time is put down in ``run/quarantine.jsonl``, and the step ends with an error that counts
+"""
 
 from __future__ import annotations
 
-import json
+import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from overseg.cluster import limits, receipts
+from overseg.cluster import limits, quarantine, receipts
+from overseg.cluster.events import Events
+from overseg.cluster.failures import Failure, Unit, call
 from overseg.cluster.receipts import Receipt
-from overseg.errors import OversegError, ResourceError, TaskError
+from overseg.errors import ResourceError
 from overseg.settings import RunSettings
 
-Unit = Callable[..., Mapping[str, Any]]
+Args = tuple[Any, ...]
 Progress = Callable[[str, int, int], None]
 Results = Generator[tuple[str, Receipt], None, None]
+Outcomes = Generator[tuple[str, Receipt | Failure], None, None]
 Valid = Callable[[str, Receipt], bool]
+Halve = Callable[[str, Args], Mapping[str, Args]]
+
+_log = logging.getLogger(__name__)
 
 #: What a worker process takes before it does anything, in bytes.
 _IDLE_BYTES = 300 << 20
+
+#: How often a unit is tried, and the seconds in between: a network file system may have had the hiccups.
+_TRIES, _PAUSES = 3, (0.2, 2.0)
+#: Failures one after the other from which on it is not the units that are at fault.
+_HOPELESS = 4
 
 
 class Executor(ABC):
@@ -32,12 +50,28 @@ class Executor(ABC):
         Units that may run at the same time (as far as is known).
     memory : int
         Bytes that one unit may use.
+    cards : bool
+        Whether there are workers with graphics cards, or some were asked for.
+    dashboard : str or None
+        Where Dask shows what its workers do.
+    events : Events
+        The log.
+    home : Path or None
+        The ``run`` folder of the plan that is worked on.
     """
 
     def __init__(self, workers: int, memory: int) -> None:
         self.workers = workers
         self.memory = memory
+        self.cards = False
+        self.dashboard: str | None = None
+        self.events = Events(None)
+        self.home: Path | None = None
         self._peak_of_workers = 0
+
+    def log_to(self, run: Path) -> None:
+        """Keep the log and what failed in the ``run`` folder of a plan."""
+        self.home, self.events = run, Events(run)
 
     @property
     def room(self) -> int:
@@ -80,10 +114,13 @@ class Executor(ABC):
         self,
         step: str,
         fn: Unit,
-        units: Mapping[str, tuple[Any, ...]],
+        units: Mapping[str, Args],
         receipts: str | Path | None = None,
         progress: Progress | None = None,
         valid: Valid | None = None,
+        *,
+        halve: Halve | None = None,
+        card: bool = False,
     ) -> Results:
         """Run ``fn(*args)`` for every unit and yield its receipt as soon as it is there, in any order.
 
@@ -102,41 +139,51 @@ class Executor(ABC):
             Called as ``progress(step, done, total)``.
         valid : callable, optional
             ``valid(name, receipt)`` says whether a receipt found on disk still counts.
+        halve : callable, optional
+            ``halve(name, args)`` gives smaller units that do the same work, by name, or none where it cannot
+            be cut. They are yielded in the place of a unit that a worker's memory did not hold.
+        card : bool
+            Whether a worker with a graphics card does it better, where there is one.
 
         Yields
         ------
         tuple of str and dict
-            Unit name and receipt, which also holds `peak_rss` of the process that ran it, in bytes.
+            Unit name and receipt, which also holds `peak_rss` of the process that ran it, in bytes, its
+            `worker`, and the `seconds` it took.
 
         Raises
         ------
         OversegError
-            As raised by a unit, after the others were cancelled.
-        TaskError
-            If a unit failed in any other way.
-        ResourceError
-            If memory ran out, or there are no workers.
+            At once, as raised by a unit, if trying again cannot help; the others are cancelled.
+        TaskError, StorageError, ResourceError
+            If units failed each time they were tried, after all others were done; or if nothing succeeds any
+            more, or there are no workers.
         """
         folder = None if receipts is None else Path(receipts)
         done = {} if folder is None else self._on_disk(folder, step, units, valid)
-        count = 0
+        count, total = 0, len(units)
         if progress:
-            progress(step, 0, len(units))
+            progress(step, 0, total)
         for name, receipt in done.items():
             count += 1
             yield name, receipt
         if progress and count:
-            progress(step, count, len(units))
+            progress(step, count, total)
         todo = {name: args for name, args in units.items() if name not in done}
         if not todo:
             return
-        with _recorder(folder, step) as record, closing(self._each(step, fn, todo)) as results:
-            for name, receipt in results:
+        self.events.add("step", step, total=total, done=count)
+        with (
+            self._recorder(folder, step) as record,
+            closing(_Tries(self, step, fn, todo, halve, card)) as tries,
+        ):
+            for name, receipt in tries.results():
                 record(name, receipt)
+                self.events.done(step, name, receipt)
                 self._peak_of_workers = max(self._peak_of_workers, receipt["peak_rss"])
                 count += 1
                 if progress:
-                    progress(step, count, len(units))
+                    progress(step, count, total + tries.added)
                 yield name, receipt
 
     def _on_disk(
@@ -149,52 +196,107 @@ class Executor(ABC):
             if name in found and (valid is None or valid(name, found[name]))
         }
 
+    def _recorder(self, folder: Path | None, step: str) -> Any:
+        return nullcontext(_forget) if folder is None else receipts.recording(folder, step)
+
     @abstractmethod
-    def _each(self, step: str, fn: Unit, units: Mapping[str, tuple[Any, ...]]) -> Results:
-        """Run the units that are left; when closed early, let go of the rest."""
+    def _each(self, step: str, fn: Unit, units: Mapping[str, Args], card: bool) -> Outcomes:
+        """Run the units, once each but for those whose worker died; when closed, let go of the rest."""
+
+
+def _forget(name: str, receipt: Receipt) -> None:
+    """Leave no receipt."""
 
 
 class InlineExecutor(Executor):
     """One unit after the other, in this process."""
 
-    def _each(self, step: str, fn: Unit, units: Mapping[str, tuple[Any, ...]]) -> Results:
+    def _each(self, step: str, fn: Unit, units: Mapping[str, Args], card: bool) -> Outcomes:
         for name, args in units.items():
             yield name, call(step, name, fn, args)
 
 
-def call(step: str, name: str, fn: Unit, args: tuple[Any, ...]) -> Receipt:
-    """Run one unit, in whatever process; what is not one of our errors becomes one."""
-    try:
-        receipt = {**fn(*args), "peak_rss": limits.peak_rss()}
-        plain: Receipt = json.loads(json.dumps(receipt))
-        return plain
-    except OversegError:
-        raise
-    except MemoryError as error:
-        raise ResourceError(
-            f"no memory was left for step '{step}'",
-            where=f"unit {name}",
-            remedy="give each worker more with --memory, or use fewer with --workers, and run it again",
-        ) from error
-    except Exception as error:
-        raise TaskError(
-            f"step '{step}' failed: {type(error).__name__}: {error}",
-            where=f"unit {name}, {_origin(error)}",
-            remedy="what is done is kept: run the same command again; if it fails again, please report it",
-        ) from error
+class _Tries:
+    """The units of one step, run in rounds until each is done or given up."""
 
+    def __init__(
+        self,
+        executor: Executor,
+        step: str,
+        fn: Unit,
+        units: Mapping[str, Args],
+        halve: Halve | None,
+        card: bool,
+    ) -> None:
+        self.added = 0
+        self._total = len(units)
+        self._executor, self._step, self._fn, self._card = executor, step, fn, card
+        self._units, self._halve = dict(units), halve
+        self._tries = dict.fromkeys(units, 0)
+        self._given_up: dict[str, Failure] = {}
+        self._running: Outcomes | None = None
 
-def _origin(error: Exception) -> str:
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "unknown line"
+    def results(self) -> Results:
+        todo, round_ = self._units, 0
+        while todo:
+            failed: dict[str, Failure] = {}
+            in_a_row = 0
+            self._running = self._executor._each(self._step, self._fn, todo, self._card)
+            for name, outcome in self._running:
+                if not isinstance(outcome, Failure):
+                    in_a_row = 0
+                    yield name, outcome
+                    continue
+                self._note(name, outcome)
+                failed[name] = outcome
+                in_a_row += 1
+                if in_a_row >= _HOPELESS:
+                    self._given_up |= failed
+                    self.close()
+                    self._raise()
+            todo = self._next_round(failed)
+            if todo and any(not failure.greedy for failure in failed.values()):
+                time.sleep(_PAUSES[min(round_, len(_PAUSES) - 1)])
+            round_ += 1
+        if self._given_up:
+            self._raise()
 
+    def close(self) -> None:
+        """Let go of what runs."""
+        if self._running is not None:
+            self._running.close()
 
-@contextmanager
-def _recorder(folder: Path | None, step: str) -> Iterator[Callable[[str, Receipt], None]]:
-    with nullcontext() if folder is None else receipts.appending(folder, step) as file:
-        yield lambda name, receipt: None if file is None else receipts.append(file, name, receipt)
+    def _note(self, name: str, failure: Failure) -> None:
+        facts = {"worker": failure.worker, "why": failure.error.what, "where": failure.error.where}
+        self._executor.events.add("failed", self._step, name, **facts)
+        if failure.final:
+            self.close()
+            raise failure.error
+        self._tries[name] += 1
+
+    def _next_round(self, failed: Mapping[str, Failure]) -> dict[str, Args]:
+        todo: dict[str, Args] = {}
+        for name, failure in failed.items():
+            args = self._units[name]
+            halves = self._halve(name, args) if failure.greedy and self._halve is not None else {}
+            if halves:
+                _log.warning("unit %s of step '%s' takes too much memory; it is halved", name, self._step)
+                self._executor.events.add("halved", self._step, name, into=list(halves))
+                self.added += len(halves) - 1
+                self._units |= halves
+                self._tries |= dict.fromkeys(halves, 0)
+                todo |= halves
+            elif self._tries[name] < _TRIES and not failure.greedy:
+                todo[name] = args
+            else:
+                self._given_up[name] = failure
+        return todo
+
+    def _raise(self) -> None:
+        for name, failure in self._given_up.items():
+            self._executor.events.add("quarantined", self._step, name, why=failure.error.what)
+        home = self._executor.home
+        raise quarantine.put_down(home, self._step, self._given_up, self._total + self.added)
 
 
 @contextmanager

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import queue
-import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
@@ -17,15 +15,17 @@ from distributed.utils import CancelledError, silence_logging_cmgr
 
 from overseg.cluster import limits
 from overseg.cluster.embedded import Workers, scratch
-from overseg.cluster.executor import Executor, Results, Unit, call
+from overseg.cluster.executor import Args, Executor, Outcomes
+from overseg.cluster.failures import Failure, Unit, call, this_worker
 from overseg.cluster.receipts import Receipt
-from overseg.errors import InputError, OversegError, ResourceError, TaskError
+from overseg.cluster.watch import TICK, Watch, lost
+from overseg.errors import InputError, ResourceError, TaskError
 
 _log = logging.getLogger(__name__)
-_TICK = 0.5  # seconds between looks at the workers
 _IN_FLIGHT = 2  # units per worker: one that runs and one that waits there
 _TRIES = 3  # deaths of workers that one unit may cause
 _PATIENCE = 300.0  # seconds without any worker
+_CARDLESS = 60.0  # seconds without a graphics card, until processors do what one was to do
 # A kernel may keep a worker from answering for long: it is not dead, and its unit must not be run beside it.
 _NEVER_IDLE = {"distributed.scheduler.worker-ttl": None, "distributed.scheduler.idle-timeout": None}
 
@@ -43,6 +43,12 @@ class DaskExecutor(Executor):
         The worker processes, where they are ours.
     patience : float
         Seconds to wait for a first or next worker before giving up.
+    why : callable, optional
+        What a batch system says of workers that do not come up.
+    tries : int
+        Deaths of workers that one unit may cause; a foreign scheduler has tried several times itself.
+    cards : bool
+        Whether workers with graphics cards were asked for; otherwise the workers there are tell.
     """
 
     def __init__(
@@ -52,31 +58,41 @@ class DaskExecutor(Executor):
         memory: int,
         embedded: Workers | None = None,
         patience: float = _PATIENCE,
+        why: Callable[[], str | None] | None = None,
+        tries: int = _TRIES,
+        cards: bool = False,
     ) -> None:
         super().__init__(workers, memory)
         self._client = client
         self._embedded = embedded
-        self._patience = patience
-        self._tries = _TRIES if embedded else 1  # a foreign scheduler has tried several times itself
+        self._patience, self._why, self._tries = patience, why, tries
+        self.cards = cards or any(
+            each.get("resources", {}).get("GPU") for each in client.scheduler_info()["workers"].values()
+        )
 
-    def _each(self, step: str, fn: Unit, units: Mapping[str, tuple[Any, ...]]) -> Results:
+    def _each(self, step: str, fn: Unit, units: Mapping[str, Args], card: bool) -> Outcomes:
         batch = _Batch(self._client, step, fn, units)
-        watch = _Watch(self._client, self._embedded, self._patience)
+        watch = Watch(self._client, self._embedded, self._patience, self._why, self.events)
         try:
             while batch.left:
-                watch.look()
+                watch.look(batch.running.values())
+                if batch.on_cards and watch.without_cards > _CARDLESS:
+                    _log.warning("no worker has a graphics card any more; processors go on with '%s'", step)
+                    batch.recall()
+                on_card = card and watch.cards > 0
                 # A unit under suspicion must not share its worker's queue with innocent ones.
-                batch.submit(watch.threads * (1 if batch.deaths else _IN_FLIGHT))
-                future = batch.next_done(_TICK)
+                most = (1 if batch.deaths else _IN_FLIGHT) * (watch.cards if on_card else watch.threads)
+                batch.submit(most, on_card)
+                future = batch.next_done(TICK)
                 if future is None:
                     continue
                 try:
                     outcome = batch.outcome(future)
                 except KilledWorker as error:
-                    self._bereaved(batch, future, error)
-                    continue
-                if outcome is not None:
+                    outcome = self._bereaved(batch, future, error)
+                else:
                     watch.progressed()
+                if outcome is not None:
                     yield outcome
         finally:
             if batch.left:
@@ -84,32 +100,46 @@ class DaskExecutor(Executor):
                 if self._embedded:  # what still runs there must not write after we are gone
                     self._embedded.kill()
 
-    def _bereaved(self, batch: _Batch, future: Future, error: KilledWorker) -> None:
+    def _bereaved(self, batch: _Batch, future: Future, error: KilledWorker) -> tuple[str, Failure] | None:
+        """The unit is put back in line, or given up."""
         name, worker = batch.running[future], str(error.last_worker.name)
         deaths = batch.again(future)
-        if self._embedded and self._embedded.ended_for_memory(worker) and deaths >= self._tries:
-            raise ResourceError(
-                f"step '{batch.step}' took far more than the {self.memory >> 20:,} MiB of a worker",
-                where=f"unit {name}",
-                remedy="give each worker more with --memory, and use fewer with --workers",
+        greedy = self._embedded is not None and self._embedded.ended_for_memory(worker)
+        self.events.add("died", batch.step, name, worker=worker, memory=greedy or None)
+        if deaths < (min(2, self._tries) if greedy else self._tries):
+            _log.warning("worker %s died; unit %s of step '%s' is done again", worker, name, batch.step)
+            return None
+        batch.give_up(name)
+        if greedy:
+            return name, Failure(
+                ResourceError(
+                    f"step '{batch.step}' took far more than the {self.memory >> 20:,} MiB of a worker",
+                    where=f"unit {name}",
+                    remedy="give each worker more with --memory, and use fewer with --workers",
+                ),
+                worker=worker,
+                greedy=True,
             )
-        if deaths >= self._tries:
-            raise TaskError(
+        return name, Failure(
+            TaskError(
                 f"step '{batch.step}' ended its worker process each time it was tried",
                 where=f"unit {name}, {self._embedded.last_words(worker) if self._embedded else worker}",
                 remedy="most often memory ran out: give each worker more with --memory, or use fewer with "
                 "--workers, then run the same command again (what is done is kept)",
-            )
-        _log.warning("worker %s died; unit %s of step '%s' is done again", worker, name, batch.step)
+            ),
+            worker=worker,
+            greedy=True,
+        )
 
 
 class _Batch:
     """The units of one step on their way through the scheduler."""
 
-    def __init__(self, client: Client, step: str, fn: Unit, units: Mapping[str, tuple[Any, ...]]) -> None:
+    def __init__(self, client: Client, step: str, fn: Unit, units: Mapping[str, Args]) -> None:
         self.step = step
         self.running: dict[Future, str] = {}
         self.deaths: dict[str, int] = {}
+        self.on_cards: set[str] = set()
         self._client, self._fn, self._units = client, fn, units
         self._waiting = list(units)[::-1]
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
@@ -118,7 +148,7 @@ class _Batch:
     def left(self) -> bool:
         return bool(self._waiting or self.running)
 
-    def submit(self, most: int) -> None:
+    def submit(self, most: int, on_card: bool) -> None:
         while self._waiting and len(self.running) < most:
             name = self._waiting.pop()
             future = self._client.submit(
@@ -128,7 +158,10 @@ class _Batch:
                 pickle.dumps((self._fn, self._units[name])),
                 key=f"overseg-{self.step}-{name}-{uuid.uuid4().hex[:8]}",
                 pure=False,
+                resources={"GPU": 1} if on_card else None,
             )
+            if on_card:
+                self.on_cards.add(name)
             self.running[future] = name
             future.add_done_callback(self._done.put)
 
@@ -138,27 +171,40 @@ class _Batch:
         except queue.Empty:
             return None
 
-    def outcome(self, future: Future) -> tuple[str, Receipt] | None:
-        """The unit's receipt, or its error raised; None if its worker died before handing it over."""
+    def outcome(self, future: Future) -> tuple[str, Receipt | Failure] | None:
+        """What the unit came to; None if its worker died before handing it over."""
+        if future not in self.running:  # it was called back
+            return None
         try:
-            receipt, error = future.result(timeout=2 * _TICK)
+            found = future.result(timeout=2 * TICK)
         except TimeoutError:
             self._done.put(future)
             return None
         except CancelledError:
-            raise _lost(self._client) from None
+            raise lost(self._client) from None
         name = self.running.pop(future)
-        if error is not None:
-            raise error
+        self.on_cards.discard(name)
         self.deaths.pop(name, None)
-        return name, receipt
+        return name, found
 
     def again(self, future: Future) -> int:
         """Put the unit back in line; the deaths it has caused or seen."""
         name = self.running.pop(future)
+        self.on_cards.discard(name)
         self.deaths[name] = self.deaths.get(name, 0) + 1
         self._waiting.append(name)
         return self.deaths[name]
+
+    def give_up(self, name: str) -> None:
+        self._waiting.remove(name)
+        del self.deaths[name]
+
+    def recall(self) -> None:
+        """Put back in line what waits for a graphics card that is not there."""
+        mine = [future for future, name in self.running.items() if name in self.on_cards]
+        self._waiting += [self.running.pop(future) for future in mine]
+        self._client.cancel(mine)
+        self.on_cards.clear()
 
     def cancel(self) -> None:
         with suppress(Exception):  # the scheduler may be what failed
@@ -167,53 +213,7 @@ class _Batch:
         self._waiting.clear()
 
 
-class _Watch:
-    """How many threads there are to run units, and for how long there were none."""
-
-    def __init__(self, client: Client, embedded: Workers | None, patience: float) -> None:
-        self.threads = 0
-        self._client, self._embedded, self._patience = client, embedded, patience
-        self._last_look = -10 * _TICK
-        self._seen = time.monotonic()
-
-    def look(self) -> None:
-        now = time.monotonic()
-        if now - self._last_look < _TICK:
-            return
-        self._last_look = now
-        if self._embedded:
-            self._embedded.keep()
-        try:
-            self.threads = sum(self._client.nthreads().values())
-        except OSError:
-            raise _lost(self._client) from None
-        if self.threads:
-            self._seen = now
-        elif now - self._seen > self._patience:
-            raise ResourceError(
-                f"no Dask worker has been there for {self._patience:.0f} seconds",
-                where=_address(self._client),
-                remedy="start workers for this scheduler, or see why they do not come up, and run it again",
-            )
-
-    def progressed(self) -> None:
-        if self._embedded:
-            self._embedded.progressed()
-
-
-def _lost(client: Client) -> ResourceError:
-    return ResourceError(
-        "the Dask scheduler is gone, or let go of the work",
-        where=_address(client),
-        remedy="see that the scheduler is up, then run the same command again: what is done is kept",
-    )
-
-
-def _address(client: Client) -> str:
-    return str(getattr(client.scheduler, "address", "the scheduler"))
-
-
-def attempt(step: str, name: str, work: bytes) -> tuple[Receipt | None, OversegError | None]:
+def attempt(step: str, name: str, work: bytes) -> Receipt | Failure:
     """Run one unit on a worker.
 
     Its error is a value, for raised ones end up in the workers' logs as well; and function and arguments
@@ -222,11 +222,8 @@ def attempt(step: str, name: str, work: bytes) -> tuple[Receipt | None, OversegE
     try:
         fn, args = pickle.loads(work)
     except ImportError as error:
-        return None, _cannot_import(str(error), f"step '{step}'")
-    try:
-        return call(step, name, fn, args), None
-    except OversegError as error:
-        return None, error.with_traceback(None)
+        return Failure(_cannot_import(str(error), f"step '{step}'"), worker=this_worker())
+    return call(step, name, fn, args)
 
 
 def _cannot_import(what: str, where: str) -> ResourceError:
@@ -303,4 +300,4 @@ def given(client: Client, memory: int | None) -> DaskExecutor:
     infos = client.scheduler_info()["workers"].values()
     shares = [i["memory_limit"] // max(1, i["nthreads"]) for i in infos if i["memory_limit"]]
     memory = memory or min(shares, default=limits.GIB)
-    return DaskExecutor(client, max(1, sum(i["nthreads"] for i in infos)), memory)
+    return DaskExecutor(client, max(1, sum(i["nthreads"] for i in infos)), memory, tries=1)

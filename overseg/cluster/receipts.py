@@ -1,10 +1,14 @@
-"""Which units of a step are done: one JSON line each, appended to one file per step."""
+"""Which units of a step are done: one JSON line each, appended to one file per step.
+
+Tasks of a job array, which run at the same time and know nothing of each other, have a file each.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,12 +19,14 @@ Receipt = dict[str, Any]
 
 def read(folder: Path, step: str) -> dict[str, Receipt]:
     """Receipts by unit. A line torn by a kill counts for nothing; the last of several counts."""
+    lines: list[bytes] = []
+    path = _file(folder, step)
     try:
-        lines = _file(folder, step).read_bytes().splitlines()
-    except FileNotFoundError:
-        return {}
+        for each in [path, *sorted(folder.glob(f"{step}.task-*.jsonl"))]:
+            with suppress(FileNotFoundError):
+                lines += each.read_bytes().splitlines()
     except OSError as error:
-        raise _storage(error, _file(folder, step)) from None
+        raise _storage(error, path) from None
     found = {}
     for line in lines:
         try:
@@ -37,9 +43,18 @@ def file_is_there(_: str, receipt: Receipt) -> bool:
 
 
 @contextmanager
-def appending(folder: Path, step: str) -> Iterator[BinaryIO]:
-    """The step's file, open for `append`; a torn last line is closed first."""
-    path = _file(folder, step)
+def recording(folder: Path, step: str, task: int | None = None) -> Iterator[Callable[[str, Receipt], None]]:
+    """A function that writes one unit's line, in one piece; a torn last line is closed first.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the receipts; made if missing.
+    step : str
+    task : int, optional
+        Of a job array.
+    """
+    path = _file(folder, step if task is None else f"{step}.task-{task}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b", buffering=0)
@@ -50,11 +65,10 @@ def appending(folder: Path, step: str) -> Iterator[BinaryIO]:
             file.seek(-1, 2)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-        yield file
+        yield partial(_append, file)
 
 
-def append(file: BinaryIO, unit: str, receipt: Receipt) -> None:
-    """Write one unit's line, in one piece."""
+def _append(file: BinaryIO, unit: str, receipt: Receipt) -> None:
     try:
         file.write(json.dumps({"unit": unit, "receipt": receipt}, separators=(",", ":")).encode() + b"\n")
     except OSError as error:

@@ -25,7 +25,7 @@ from overseg.pipeline.planfile import read_plan
 from overseg.pipeline.provenance import write_provenance
 from overseg.pipeline.remap import touched_units
 from overseg.pipeline.stamps import read_stamps
-from overseg.pipeline.work import Job, Unit, batches, check, peak_bytes, rewritten, sweep, write
+from overseg.pipeline.work import Job, Unit, batches, check, halves, peak_bytes, rewritten, sweep, write
 from overseg.volume import Volume, open_volume
 from overseg.volume.lock import Lock, locked
 from overseg.volume.state import APPLIED, APPLYING, UNDOING, UNDONE, Entry, State, read_state, write_state
@@ -79,6 +79,7 @@ def apply(
     progress: Progress | None = None,
     volume: Volume | None = None,
     plan: PlanData | None = None,
+    array: Callable[[Volume], Lock] | None = None,
 ) -> Result:
     """Write a plan's corrections into its volume; after an interruption, go on.
 
@@ -96,6 +97,8 @@ def apply(
         Where the plan's volume is now, if not where the plan says.
     plan : PlanData, optional
         What `read_plan` gave for the folder; read now when not given.
+    array : callable, optional
+        Gives the lock that is held for a job array whose work is finished here.
 
     Returns
     -------
@@ -121,11 +124,12 @@ def apply(
     volume = open_plan_volume(plan, volume)
     check_journal_writable(folder)
     volume.check_writable()
-    with locked(volume, break_lock=run.break_lock) as lock:
+    held = None if array is None else array(volume)
+    with locked(volume, break_lock=run.break_lock, held=held) as lock:
         state = read_state(volume)
-        entry = _entry(state, plan, folder)
+        entry = entry_of(state, plan, folder)
         sweep(volume, everywhere=entry.phase == APPLYING)
-        applying = _Apply(folder, plan, volume, state, entry, lock)
+        applying = Application(folder, plan, volume, state, entry, lock)
         written, voxels = applying.run(executor, progress)
     touched = sum(len(numbers) for numbers in applying.units.values())
     seconds = time.monotonic() - start
@@ -202,16 +206,21 @@ def unit_list(plan: PlanData, level: int, numbers: Sequence[int], journal: Journ
     ]
 
 
-def tasks(job: Job, units: dict[int, list[Unit]]) -> dict[str, tuple[Any, ...]]:
-    """Named tasks over the units of all levels, for an executor."""
-    return {
-        name: (job, level, batch)
-        for level, members in units.items()
-        for name, batch in batches(job.volume, level, members)
-    }
+def tasks(
+    job: Job, units: dict[int, list[Unit]], done: dict[int, set[int]] | None = None
+) -> dict[str, tuple[Any, ...]]:
+    """Named tasks over the units of all levels, for an executor; the names do not depend on what is done."""
+    found = {}
+    for level, members in units.items():
+        finished = set() if done is None else done[level]
+        for name, batch in batches(job.volume, level, members):
+            left = tuple(each for each in batch if each.unit not in finished)
+            if left:
+                found[name] = (job, level, left)
+    return found
 
 
-def _entry(state: State, plan: PlanData, folder: Path) -> Entry:
+def entry_of(state: State, plan: PlanData, folder: Path) -> Entry:
     """This plan's place in the volume's past; refuses what must not be applied now."""
     last, own = state.last, state.entry(plan.hash)
     if last is not None and last.unfinished and last.plan_hash != plan.hash:
@@ -233,7 +242,7 @@ def _entry(state: State, plan: PlanData, folder: Path) -> Entry:
     return replace(own, place=str(folder))
 
 
-class _Apply:
+class Application:
     """One application, step by step."""
 
     def __init__(
@@ -245,15 +254,14 @@ class _Apply:
         self.place = journal_folder(folder, entry)
         self.journal = read_journal(self.place)
         self.attempt = uuid.uuid4().hex[:12]
+        self.job = Job(str(folder), plan.hash, volume, str(self.place), self.attempt, lock)
 
     def run(self, executor: Executor, progress: Progress | None) -> tuple[int, int]:
         """Do what is not done yet; gives the numbers of units written and of voxels changed."""
         written, voxels = 0, 0
         if self.entry.phase != APPLIED:
-            job = Job(str(self.folder), self.plan.hash, self.volume, str(self.place), self.attempt, self.lock)
-            todo = self._check(job, executor, progress)
-            self._set(phase=APPLYING)
-            for _, receipt in executor.run("write", write, tasks(job, todo), progress=progress):
+            todo = tasks(self.job, *self.prepare(executor, progress))
+            for _, receipt in executor.run("write", write, todo, progress=progress, halve=halves):
                 written, voxels = written + receipt["written"], voxels + receipt["voxels"]
             self._set(phase=APPLIED, date=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
         if not self.entry.noted:
@@ -261,8 +269,17 @@ class _Apply:
             self._set(noted=True)
         return written, voxels
 
-    def _check(self, job: Job, executor: Executor, progress: Progress | None) -> dict[int, list[Unit]]:
-        """All that can be refused, before anything is written; gives the units that are to be corrected."""
+    def prepare(
+        self, executor: Executor, progress: Progress | None
+    ) -> tuple[dict[int, list[Unit]], dict[int, set[int]]]:
+        """Refuse what can be refused, say that it begins; gives touched units, and those that are done."""
+        found = self._check(executor, progress)
+        self._set(phase=APPLYING)
+        return found
+
+    def _check(
+        self, executor: Executor, progress: Progress | None
+    ) -> tuple[dict[int, list[Unit]], dict[int, set[int]]]:
         check_memory(self.volume, executor)
         _check_range(self.plan, self.volume)
         units = {
@@ -275,15 +292,12 @@ class _Apply:
         }
         done: dict[int, set[int]] = {level: set() for level in units}
         runs = _expected_runs(self.plan, self.volume, len(sure))
-        names = tasks(job, unsure)
-        for name, receipt in executor.run("check", check, names, progress=progress):
+        checks = executor.run("check", check, tasks(self.job, unsure), progress=progress, halve=halves)
+        for _, receipt in checks:
             runs += receipt["runs"]
-            done[names[name][1]].update(receipt["done"])
+            done[receipt["level"]].update(receipt["done"])
         _check_space(self.folder, runs)
-        return {
-            level: [each for each in members if each.unit not in done[level]]
-            for level, members in units.items()
-        }
+        return units, done
 
     def _as_scanned(self, units: list[Unit], executor: Executor, progress: Progress | None) -> set[int]:
         """Units of level 0 that nobody stored anew since the scan read them: they are as planned.
@@ -299,7 +313,7 @@ class _Apply:
             f"units {rows[at][0]} and on": (self.volume, tuple(rows[at : at + _STAMPS]))
             for at in range(0, len(rows), _STAMPS)
         }
-        for _, receipt in executor.run("stamps", rewritten, looks, progress=progress):
+        for _, receipt in executor.run("stamps", rewritten, looks, progress=progress, halve=halves):
             for unit in receipt["units"]:
                 del known[unit]
         return set(known)

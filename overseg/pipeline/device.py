@@ -35,7 +35,11 @@ def choose(wish: Literal["auto", "cpu", "cuda"], executor: Executor, root: Path 
     ResourceError
         If ``cuda`` is asked for and the workers have none.
     """
-    if wish == "cpu" or (wish == "auto" and not any((root / driver).exists() for driver in _DRIVERS)):
+    if wish == "cpu":
+        return None
+    if executor.cards:  # each task looks for itself: some may run where there is none
+        return "cuda"
+    if wish == "auto" and not any((root / driver).exists() for driver in _DRIVERS):
         return None
     ((_, found),) = executor.run("device", find_card, {"card": ()})
     if found["card"]:

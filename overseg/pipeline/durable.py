@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 
 def write_atomically(path: Path, *data: bytes | memoryview) -> None:
     """Write pieces to a file so that it is there whole or not at all, even after a crash."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Processes on several machines may write the same file, and have the same number.
+    part = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
     try:
         with open(part, "wb") as file:
             file.writelines(data)

@@ -28,6 +28,7 @@ from overseg.kernels.tables import Candidates
 from overseg.pipeline import fills as filling
 from overseg.pipeline import scan as scanning
 from overseg.pipeline.assemble import Judged, put_together
+from overseg.pipeline.cut import Cut, in_order
 from overseg.pipeline.decide import Guard, Verdicts, decide
 from overseg.pipeline.device import choose
 from overseg.pipeline.lazy import Limits
@@ -158,17 +159,24 @@ def scan_volume(
 ) -> Scanned:
     """Tables of every task and seam; what an earlier run left and still fits is not done again."""
     folder, receipts = run / "scan", run / "receipts"
-    tasks = scanning.plan_scan(volume, settings, executor.room, executor.workers)
-    by_name = {task.name: task for task in tasks}
+    cut = Cut(volume, settings, executor.room, executor.workers, folder)
 
     def fits(name: str, receipt: Mapping[str, Any]) -> bool:
-        return scanning.receipt_fits(volume, by_name[name], receipt, str(folder))
+        return scanning.receipt_fits(volume, cut.tasks[name], receipt, str(folder))
 
-    units = {task.name: (volume, task, str(folder), device) for task in tasks}
-    stamps, rows = {}, 0
-    for name, receipt in executor.run("scan", scanning.scan_task, units, receipts, progress, fits):
-        stamps[name] = receipt.get("stamp")
+    def arguments(task: scanning.ScanTask) -> tuple[Any, ...]:
+        return (volume, task, str(folder), device)
+
+    found, rows = {}, 0
+    scans = executor.run(
+        "scan", scanning.scan_task, {name: arguments(task) for name, task in cut.tasks.items()}, receipts,
+        progress, fits, halve=cut.halver(arguments), card=device == "cuda",
+    )  # fmt: skip
+    for name, receipt in scans:
+        found[name] = receipt.get("stamp")
         rows += receipt["rows"]
+    tasks = in_order(cut.tasks.values())
+    stamps = {task.name: found[task.name] for task in tasks}
     seams = scanning.plan_seams(tasks)
     marks = {seam.name: [stamps[seam.upper], stamps[seam.lower]] for seam in seams}
 
@@ -178,8 +186,8 @@ def scan_volume(
     joined = {seam.name: (seam, str(folder), marks[seam.name]) for seam in seams}
     for _ in executor.run("seam", _seam, joined, receipts, progress, joins):
         pass
-    files = [folder / f"{name}.tables" for name in [*units, *joined]]
-    whole = None if None in stamps.values() else json.dumps([stamps[name] for name in units])
+    files = [folder / f"{name}.tables" for name in [*stamps, *joined]]
+    whole = None if None in stamps.values() else json.dumps(list(stamps.values()))
     mark = None if whole is None else hashlib.sha256(whole.encode()).hexdigest()
     return Scanned(tasks, files, rows // volume.n_times, mark)
 
@@ -327,8 +335,10 @@ def _claims(
             )  # fmt: skip
             need = filling.peak_bytes(volume, batch)
             executor.check_room(need, "restoring the largest mask", volume.location, ", or --fill none")
-    done = dict(executor.run("fill", filling.fill_task, units, run / "receipts", progress, file_is_there))
-    return [done[name]["path"] for name in units]
+    done = executor.run(
+        "fill", filling.fill_task, units, run / "receipts", progress, file_is_there, halve=filling.halves
+    )
+    return sorted(receipt["path"] for _, receipt in done)
 
 
 class _Clock:

@@ -212,7 +212,7 @@ def plan_scan(vol: Volume, settings: Settings, memory: int, workers: int = 1) ->
         # Until it is known where a task has neighbours: everywhere.
         whole = replace(whole, beside=(True, True, True, True))
     depth, side = _fitting(whole, memory)
-    least = predicted_peak(_part(whole, *_first(whole, depth, side)))
+    least = predicted_peak(part_of(whole, *_first(whole, depth, side)))
     if least > memory:
         raise ResourceError(
             f"a scan of single {'shards' if vol.levels[0].sharded else 'chunks'} of shape {unit} takes about "
@@ -227,13 +227,13 @@ def plan_scan(vol: Volume, settings: Settings, memory: int, workers: int = 1) ->
     enough = max(1, _SHARE * workers // len(columns))
     worth = _LEAST // math.prod(n * u for n, u in zip(side, unit[1:], strict=True)) // unit[0]
     depth = min(depth, max(worth, -(-(whole.z[1] - whole.z[0]) // enough)))
-    segments = _segments(whole, max(depth, _least_units(whole)))
+    segments = _segments(whole, max(depth, least_units(whole)))
     tasks = []
     for t, y, x in columns:
         for i, z in enumerate(segments):
-            part = _part(replace(whole, times=(t, t + 1)), z, y, x)
+            part = part_of(replace(whole, times=(t, t + 1)), z, y, x)
             part = replace(part, keep=(i > 0, i < len(segments) - 1), beside=_beside(whole, y, x))
-            tasks.append(replace(part, name=_name(vol, part)))
+            tasks.append(replace(part, name=name_of(vol, part)))
     return tasks
 
 
@@ -282,7 +282,7 @@ def all_units(tasks: Iterable[ScanTask]) -> list[int]:
     return sorted(unit for task in tasks for units in task.steps for unit in units)
 
 
-def _part(whole: ScanTask, z: Range, y: Range, x: Range) -> ScanTask:
+def part_of(whole: ScanTask, z: Range, y: Range, x: Range) -> ScanTask:
     """The task of some of the units, its box cut at the region."""
     unit = whole.unit_shape[-3:]
     box = [
@@ -322,9 +322,9 @@ def _fitting(whole: ScanTask, memory: int) -> tuple[int, tuple[int, int]]:
     unit = whole.unit_shape[-3:]
     plane = math.prod(max(_SIDE, u) for u in unit[1:])
     layers = min(_VOXELS, int(memory / (2 * _TABLES))) // plane
-    least = _least_units(whole)
+    least = least_units(whole)
     depth, side = max(least, layers // unit[0]), (max(1, _SIDE // unit[1]), max(1, _SIDE // unit[2]))
-    while predicted_peak(_part(whole, *_first(whole, depth, side))) > memory:
+    while predicted_peak(part_of(whole, *_first(whole, depth, side))) > memory:
         if side != (1, 1):
             side = (max(1, side[0] // 2), max(1, side[1] // 2))
         elif depth > least:
@@ -352,7 +352,7 @@ def _segments(whole: ScanTask, depth: int) -> list[Range]:
     lags = whole.max_gap + 1
     merged: list[Range] = []
     for span in cuts:
-        (lo, hi), _, _ = _part(whole, span, whole.y, whole.x).box
+        (lo, hi), _, _ = part_of(whole, span, whole.y, whole.x).box
         if merged and (hi - lo < lags or _layers(whole, merged[-1]) < lags):
             span = (merged.pop()[0], span[1])
         merged.append(span)
@@ -360,16 +360,16 @@ def _segments(whole: ScanTask, depth: int) -> list[Range]:
 
 
 def _layers(whole: ScanTask, span: Range) -> int:
-    (lo, hi), _, _ = _part(whole, span, whole.y, whole.x).box
+    (lo, hi), _, _ = part_of(whole, span, whole.y, whole.x).box
     return hi - lo
 
 
-def _least_units(whole: ScanTask) -> int:
+def least_units(whole: ScanTask) -> int:
     """Units in z that hold a window of layers."""
     return -(-(whole.max_gap + 1) // whole.unit_shape[-3])
 
 
-def _name(vol: Volume, task: ScanTask) -> str:
+def name_of(vol: Volume, task: ScanTask) -> str:
     """Readable place, and a hash of all that the task's files depend on."""
     facts = {name: getattr(task, name) for name in task.__annotations__} | {"dtype": str(vol.dtype)}
     if not task.contacts:

@@ -354,7 +354,7 @@ class _Work:
             units[name] = (self.volume, batch, kind, path, self.t, way)
             need = peak_bytes(self.volume, batch, kind)
             self.executor.check_room(need, "measuring the largest cells' distances", self.volume.location)
-        done = self._run("distances", distance_task, units)
+        done = self._run("distances", distance_task, units, card=way == "cuda")
         parts = [np.load(done[name]["path"], allow_pickle=False) for name in units]
         return np.concatenate(parts, axis=1)
 
@@ -369,9 +369,11 @@ class _Work:
             for a, b, z, gap, box in zip(*keys, found.boxes[mine].tolist(), strict=True):
                 yield Look(a, b, z, gap, tuple(box))
 
-    def _run(self, step: str, task: Callable[..., Any], units: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
-        receipts = self.run / "receipts"
-        return dict(self.executor.run(step, task, units, receipts, self.progress, file_is_there))
+    def _run(
+        self, step: str, task: Callable[..., Any], units: dict[str, tuple[Any, ...]], *, card: bool = False
+    ) -> dict[str, Any]:
+        folder, run = self.run / "receipts", self.executor.run
+        return dict(run(step, task, units, folder, self.progress, file_is_there, card=card))
 
 
 def _short(facts: list[Any]) -> str:

@@ -22,7 +22,7 @@ from overseg.pipeline.journal import Journal, read_journal
 from overseg.pipeline.plandata import PlanData
 from overseg.pipeline.planfile import read_plan
 from overseg.pipeline.provenance import remove_provenance
-from overseg.pipeline.work import Job, Unit, changed_error, look, no_record, put_back, sweep
+from overseg.pipeline.work import Job, Unit, changed_error, halves, look, no_record, put_back, sweep
 from overseg.volume import Volume
 from overseg.volume.lock import Lock, locked
 from overseg.volume.state import UNDOING, UNDONE, Entry, State, read_state, write_state
@@ -145,9 +145,9 @@ class _Undo:
         found: dict[int, dict[str, set[int]]] = {
             level: {"restore": set(), "changed": set()} for level in units
         }
-        names = tasks(self.job, units)
-        for name, receipt in executor.run("check", look, names, progress=progress):
-            for kind, numbers in found[names[name][1]].items():
+        looks = executor.run("check", look, tasks(self.job, units), progress=progress, halve=halves)
+        for _, receipt in looks:
+            for kind, numbers in found[receipt["level"]].items():
                 numbers.update(receipt[kind])
         left = self._refuse_changed(found, only_unchanged)
         todo = {
@@ -156,7 +156,9 @@ class _Undo:
         }
         self._set(UNDOING)
         written = 0
-        for _, receipt in executor.run("undo", put_back, tasks(self.job, todo), progress=progress):
+        for _, receipt in executor.run(
+            "undo", put_back, tasks(self.job, todo), progress=progress, halve=halves
+        ):
             written += receipt["written"]
         remove_provenance(self.volume, self.plan.hash, self.journal.metas, self.lock)
         self.lock.check()

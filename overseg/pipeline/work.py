@@ -90,6 +90,14 @@ def batches(volume: Volume, level: int, units: Sequence[Unit]) -> Iterator[tuple
         yield f"level {level}, units {batch[0].unit} to {batch[-1].unit}", batch
 
 
+def halves(name: str, args: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
+    """A task of this page as two, by name, for an executor; none where it has a single unit."""
+    *others, units = args
+    middle = len(units) // 2
+    parts = (units[:middle], units[middle:]) if middle else ()
+    return {f"{name}, part {i}": (*others, part) for i, part in enumerate(parts, 1)}
+
+
 def peak_bytes(volume: Volume) -> int:
     """Largest memory that a task of these needs for its voxels: a batch, and helper arrays of one unit."""
     units = [(int(np.prod(level.unit_shape)), level.dtype.itemsize) for level in volume.levels]
@@ -119,8 +127,8 @@ def check(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``done``: units that are as this plan left them; ``runs``: an upper bound of the runs that the journal
-        will take for the others.
+        ``level``; ``done``: units that are as this plan left them; ``runs``: an upper bound of the runs that
+        the journal will take for the others.
 
     Raises
     ------
@@ -138,7 +146,7 @@ def check(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
             done.append(each.unit)
         elif image is None:
             runs += len(correct(volume, level, each.unit, data, edits).starts)
-    return {"done": done, "runs": runs}
+    return {"level": level, "done": done, "runs": runs}
 
 
 def write(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
@@ -195,7 +203,7 @@ def look(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``restore`` and ``changed``: units. Those that are as they were are in neither.
+        ``level``; ``restore`` and ``changed``: units. Those that are as they were are in neither.
     """
     restore_, changed = [], []
     for each in units:
@@ -211,7 +219,7 @@ def look(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
             restore_.append(each.unit)
         elif digest != each.image.before:
             changed.append(each.unit)
-    return {"restore": restore_, "changed": changed}
+    return {"level": level, "restore": restore_, "changed": changed}
 
 
 def put_back(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:

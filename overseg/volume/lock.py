@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FOLDER = ".overseg/lock"
 _TRIES = 5
+_ARRAY = "job array"  # in the place of a machine: held by processes that come and go
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Lock:
 
 
 @contextmanager
-def locked(volume: Volume, *, break_lock: bool = False) -> Iterator[Lock]:
+def locked(volume: Volume, *, break_lock: bool = False, held: Lock | None = None) -> Iterator[Lock]:
     """Hold a volume for the time of a ``with`` block.
 
     Parameters
@@ -101,6 +102,8 @@ def locked(volume: Volume, *, break_lock: bool = False) -> Iterator[Lock]:
     volume : Volume
     break_lock : bool
         Take over a lock left by another host, whose processes cannot be seen from here.
+    held : Lock, optional
+        Of `hold`: not taken, but released in the end, if that end is a good one.
 
     Yields
     ------
@@ -113,7 +116,12 @@ def locked(volume: Volume, *, break_lock: bool = False) -> Iterator[Lock]:
     StorageError
         If the store refuses.
     """
-    lock = _acquire(volume, break_lock)
+    if held is not None:
+        held.check()
+        yield held
+        _release(held)
+        return
+    lock = _acquire(volume, _this_process(), break_lock)
     try:
         yield lock
     finally:
@@ -121,14 +129,37 @@ def locked(volume: Volume, *, break_lock: bool = False) -> Iterator[Lock]:
             _release(lock)
 
 
-def _acquire(volume: Volume, break_lock: bool) -> Lock:
+def hold(volume: Volume, array: str, *, break_lock: bool = False) -> Lock:
+    """Hold a volume for the tasks of a job array, which run on many machines, until it is released.
+
+    Parameters
+    ----------
+    volume : Volume
+    array : str
+        Names the array; prepared once more it takes over from itself, and tasks of before write no more.
+    break_lock : bool
+        As for `locked`.
+
+    Returns
+    -------
+    Lock
+
+    Raises
+    ------
+    LockedError
+        If a run, or another array, holds the volume.
+    """
+    me = Owner(array, _ARRAY, "", 0, "", uuid.uuid4().hex, time.strftime("%Y-%m-%d %H:%M:%S"))
+    return _acquire(volume, me, break_lock)
+
+
+def _acquire(volume: Volume, me: Owner, break_lock: bool) -> Lock:
     files = volume.files
-    me = _this_process()
     for _ in range(_TRIES):
         highest = max(_generations(files), default=0)
         before = _read(files, highest) if highest else None
         if before is not None:
-            _refuse_if_held(before, volume, break_lock)
+            _refuse_if_held(before, me, volume, break_lock)
         if not files.create(_key(highest + 1), json.dumps(asdict(me)).encode()):
             continue  # another run was faster: look again
         # A lock below must still be the one that was judged; one above means that we came late.
@@ -152,8 +183,18 @@ def _release(lock: Lock) -> None:
         files.delete(_key(lock.generation))
 
 
-def _refuse_if_held(owner: Owner, volume: Volume, break_lock: bool) -> None:
-    me = _this_process()
+def _refuse_if_held(owner: Owner, me: Owner, volume: Volume, break_lock: bool) -> None:
+    if owner.machine == _ARRAY:
+        if not break_lock and (me.machine, me.host) != (_ARRAY, owner.host):
+            raise LockedError(
+                f"the tasks of a job array hold this volume: {owner.host}, since {owner.since}",
+                where=volume.location,
+                remedy=f"finish it with `overseg apply {owner.host} --finish`; or cancel its jobs, and then "
+                "add --break-lock",
+            )
+        return
+    if me.machine == _ARRAY:
+        me = _this_process()
     here = owner.machine == me.machine and owner.host == me.host
     if here and not _alive(owner, me):
         return

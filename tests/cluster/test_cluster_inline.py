@@ -85,14 +85,14 @@ def test_progress_counts_units_from_disk_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "kind", "words"),
+    ("x", "kind", "words", "done"),
     [
-        (2, InputError, "two is not allowed"),
-        (3, ResourceError, "--memory"),
-        (4, TaskError, "unit b"),
+        (2, InputError, "two is not allowed", 1),
+        (3, ResourceError, "--memory", 2),
+        (4, TaskError, "unit b", 2),
     ],
 )
-def test_errors_of_units(x: int, kind: type[Exception], words: str, tmp_path: Path) -> None:
+def test_errors_of_units(x: int, kind: type[Exception], words: str, done: int, tmp_path: Path) -> None:
     with open_executor(ONE) as ex, pytest.raises(kind, match=words):
         dict(ex.run("fail", fail, {"a": (1,), "b": (x,), "c": (1,)}, receipts=tmp_path))
-    assert (tmp_path / "fail.jsonl").read_text().count("\n") == 1
+    assert (tmp_path / "fail.jsonl").read_text().count("\n") == done
