@@ -258,8 +258,9 @@ def undo(
     folder, volume = lifecycle.plan_of(named, label)
     made = lifecycle.load(folder)
     run = _run_only(options)
-    Request("undo", made.data.volume["location"], {}).save(folder)
-    with running(run, client, units_hint(int(made.data.units.touched.sum())), "undo", folder) as executor:
+    asked = Request("undo", made.data.volume["location"], {})
+    hint = units_hint(int(made.data.units.touched.sum()))
+    with running(run, client, hint, "undo", folder, asked) as executor:
         result = run_undo(
             folder,
             run,
@@ -298,8 +299,8 @@ def _make(
     from overseg.pipeline.plan import make_plan, tasks_hint
     from overseg.pipeline.planfile import read_header, write_plan
 
-    Request("plan", volume.location, canonical(settings), run.device).save(place)
-    with running(run, client, tasks_hint(volume, settings), "plan", place) as executor:
+    asked = Request("plan", volume.location, canonical(settings), run.device)
+    with running(run, client, tasks_hint(volume, settings), "plan", place, asked) as executor:
         data = make_plan(volume, settings, executor, place, progress=progress, device=run.device)
         peak = executor.peak_rss_bytes
     if (place / "plan" / "plan.json").exists() and read_header(place)["plan_hash"] != data.hash:
@@ -323,8 +324,9 @@ def _apply(
     from overseg.pipeline.planfile import read_plan
 
     data = read_plan(folder)
-    Request("apply", data.volume["location"], {}).save(folder)
-    with running(run, client, units_hint(int(data.units.touched.sum())), "apply", folder) as executor:
+    asked = Request("apply", data.volume["location"], {})
+    hint = units_hint(int(data.units.touched.sum()))
+    with running(run, client, hint, "apply", folder, asked) as executor:
         array = load_array(folder, "apply").lock if finish else None
         result = run_apply(folder, run, executor, progress=progress, volume=volume, plan=data, array=array)
         forget_array(folder)

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "overseg"
 
 #: From the ground up; a room may use those before it, and itself.
 ROOMS = ["errors", "settings", "kernels", "volume", "model", "cluster", "pipeline", "measure", "views"]
-UPSTAIRS = {"api", "demo", "warm", "cli", "__init__", "__main__"}
+UPSTAIRS = {"api", "jobarray", "demo", "warm", "cli", "__init__", "__main__"}
 
 
 def modules() -> list[Path]:

@@ -69,9 +69,9 @@ class Executor(ABC):
         self.home: Path | None = None
         self._peak_of_workers = 0
 
-    def log_to(self, run: Path) -> None:
-        """Keep the log and what failed in the ``run`` folder of a plan."""
-        self.home, self.events = run, Events(run)
+    def log_to(self, run: Path, note: Callable[[], None] | None = None) -> None:
+        """Keep the log, and what failed, in the ``run`` folder of a plan; `note` is called before that."""
+        self.home, self.events = run, Events(run, note)
 
     @property
     def room(self) -> int:
@@ -249,7 +249,7 @@ class _Tries:
                     continue
                 self._note(name, outcome)
                 failed[name] = outcome
-                in_a_row += 1
+                in_a_row += not (outcome.greedy and self._halve)
                 if in_a_row >= _HOPELESS:
                     self._given_up |= failed
                     self.close()

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from overseg.cluster import limits
 from overseg.cluster.receipts import Receipt
 from overseg.errors import (
@@ -97,6 +99,12 @@ def call(step: str, name: str, fn: Unit, args: tuple[Any, ...]) -> Receipt | Fai
 def this_worker() -> str:
     """Machine and number of this process."""
     return f"{platform.node()}:{os.getpid()}"
+
+
+def is_gone(worker: str) -> bool:
+    """Whether a process of `this_worker` has surely ended: it was on this machine, and is not there."""
+    host, _, pid = worker.rpartition(":")
+    return host == platform.node() and not psutil.pid_exists(int(pid))
 
 
 def _trace(error: BaseException) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from overseg.cluster.failures import this_worker
 from overseg.cluster.part import Ended
 from overseg.errors import OversegError
+from overseg.pipeline.request import Request
 from overseg.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -19,7 +22,9 @@ _MANY = 1_000_000
 
 
 @contextmanager
-def running(run: RunSettings, client: Any, hint: int, verb: str, folder: Path) -> Iterator[Executor]:
+def running(
+    run: RunSettings, client: Any, hint: int, verb: str, folder: Path, request: Request | None = None
+) -> Iterator[Executor]:
     """An executor for about `hint` tasks, or for the workers that were named, for the time of a block.
 
     Parameters
@@ -33,20 +38,23 @@ def running(run: RunSettings, client: Any, hint: int, verb: str, folder: Path) -
         The command, for the log.
     folder : Path
         The plan folder.
+    request : Request, optional
+        Noted there, so that a unit can be run again alone.
     """
     from overseg import cluster
 
     hint = _MANY if run.workers else hint
-    with cluster.open_executor(run, client=client, tasks_hint=hint) as ex, logged(ex, verb, folder):
+    with cluster.open_executor(run, client=client, tasks_hint=hint) as ex, logged(ex, verb, folder, request):
         yield ex
 
 
 @contextmanager
-def logged(executor: Executor, verb: str, folder: Path) -> Iterator[None]:
+def logged(executor: Executor, verb: str, folder: Path, request: Request | None = None) -> Iterator[None]:
     """Keep an executor's log in a plan folder, from the beginning of a command to its end."""
-    executor.log_to(folder / "run")
+    executor.log_to(folder / "run", None if request is None else partial(request.save, folder))
     add = executor.events.add
-    add("begin", command=verb, workers=executor.workers, memory=executor.memory, dashboard=executor.dashboard)
+    facts: dict[str, Any] = {"workers": executor.workers, "memory": executor.memory, "driver": this_worker()}
+    add("begin", command=verb, dashboard=executor.dashboard, **facts)
     try:
         yield
     except Ended:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from overseg.cluster.events import FILE, parse
+from overseg.cluster.failures import is_gone
 from overseg.errors import PlanError
 
 Progress = Callable[[str, int, int], None]
 
 _LOOK = 0.5  # seconds between looks
+_GOES_ON = "the same command goes on where it stopped"
 
 
 def follow(
@@ -72,6 +74,7 @@ class _Log:
     def __init__(self, progress: Progress, say: Callable[[str], None]) -> None:
         self.said: dict[str, Any] = {"command": None, "units": 0, "failed": 0, "died": 0, "why": None}
         self.ended = False
+        self.driver = ""
         self._progress, self._say = progress, say
         self._running = 0
         self._steps: dict[str, list[int]] = {}
@@ -85,7 +88,9 @@ class _Log:
         self.said["command"] = event.get("command")
         self._running += 1
         self.ended = False
-        told = f"{event.get('command')}: {event.get('workers')} workers, {event.get('memory', 0) >> 20:,} MiB each"
+        self.driver = str(event.get("driver"))
+        memory = f"{event.get('memory', 0) >> 20:,} MiB"
+        told = f"{event.get('command')}: {event.get('workers')} workers, {memory} each"
         self._say(told + (f", dashboard {event['dashboard']}" if event.get("dashboard") else ""))
 
     def _end(self, event: dict[str, Any]) -> None:
@@ -131,6 +136,14 @@ def _more(file: BinaryIO, log: _Log, wait: Callable[[float], None]) -> Iterator[
         found = _tail(file)
         yield from found
         if not found:
+            if is_gone(log.driver):
+                log.take(
+                    {
+                        "event": "end",
+                        "command": log.said["command"],
+                        "why": f"its process is gone; {_GOES_ON}",
+                    }
+                )
             wait(_LOOK)
 
 

@@ -144,7 +144,7 @@ def test_config_file_is_overruled_by_the_command_line(
         "voxel_size": [1, 1, 1],
     }
     assert run("apply", "v.overseg", "--config", str(config)).exit_code == 0
-    assert applied.given == {"target": "v.overseg", "workers": 2}
+    assert applied.given == {"target": "v.overseg", "workers": 2, "finish": False}
 
 
 def test_unknown_option_in_the_config_file(tmp_path: Path) -> None:
