@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -59,6 +60,13 @@ def _root(
     """Options of the program itself."""
 
 
+class _Notes(logging.Handler):
+    """What happens on the way, such as a worker that died, a line each on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(self.format(record), err=True)  # between the bars, if there are any
+
+
 def main() -> None:
     """Run the program; the entry point of the console script."""
     if not sys.warnoptions:
@@ -66,6 +74,8 @@ def main() -> None:
     # POT would load torch and its kin, if they are there, for seconds; a program of its own may say no.
     for library in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
         os.environ.setdefault(f"POT_BACKEND_DISABLE_{library}", "1")
+    logging.getLogger("overseg").addHandler(_Notes())
+    logging.getLogger("overseg").setLevel(logging.INFO)
     on_signals()
     try:
         app()

@@ -7,6 +7,7 @@ import queue
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 _IN_FLIGHT = 2  # units per worker: one that runs and one that waits there
 _TRIES = 3  # deaths of workers that one unit may cause
 _PATIENCE = 300.0  # seconds without any worker
+_SHOWN = find_spec("bokeh") is not None  # the dashboard needs it
 _CARDLESS = 60.0  # seconds without a graphics card, until processors do what one was to do
 # A kernel may keep a worker from answering for long: it is not dead, and its unit must not be run beside it.
 _NEVER_IDLE = {"distributed.scheduler.worker-ttl": None, "distributed.scheduler.idle-timeout": None}
@@ -66,6 +68,7 @@ class DaskExecutor(Executor):
         self._client = client
         self._embedded = embedded
         self._patience, self._why, self._tries = patience, why, tries
+        self.dashboard = client.dashboard_link if _SHOWN else None
         self.cards = cards or any(
             each.get("resources", {}).get("GPU") for each in client.scheduler_info()["workers"].values()
         )
@@ -265,7 +268,7 @@ def embedded(workers: int, memory: int) -> Iterator[DaskExecutor]:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             silence_logs=False,
-            scheduler_kwargs={"allowed_failures": 0, "dashboard": False},
+            scheduler_kwargs={"allowed_failures": 0, "dashboard": _SHOWN},
         ) as cluster,
         Workers(cluster.scheduler_address, workers, memory, folder) as pool,
         Client(cluster, set_as_default=False) as client,

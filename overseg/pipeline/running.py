@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,8 @@ from overseg.settings import RunSettings
 
 if TYPE_CHECKING:
     from overseg.cluster import Executor
+
+_log = logging.getLogger(__name__)
 
 #: Who names a number of workers gets it, however small the volume.
 _MANY = 1_000_000
@@ -54,6 +57,8 @@ def logged(executor: Executor, verb: str, folder: Path, request: Request | None 
     executor.log_to(folder / "run", None if request is None else partial(request.save, folder))
     add = executor.events.add
     facts: dict[str, Any] = {"workers": executor.workers, "memory": executor.memory, "driver": this_worker()}
+    if executor.dashboard:
+        _log.info("what Dask is doing: %s", executor.dashboard)
     add("begin", command=verb, dashboard=executor.dashboard, **facts)
     try:
         yield

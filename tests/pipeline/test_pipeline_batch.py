@@ -1,0 +1,254 @@
+"""Plan and apply as a job array: the same answer, whatever happens to the tasks; one unit alone; the cut."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import overseg
+from overseg import jobarray
+from overseg.cluster import executor as executors
+from overseg.errors import InputError, LockedError, PlanError, ResourceError, TaskError
+from overseg.measure import generate_tissue, simulate_splits
+from overseg.pipeline import cut, scan, scantask, work
+from overseg.pipeline.cut import Cut, halved
+from overseg.settings import Settings
+from overseg.views.follow import follow
+from overseg.volume import open_volume
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small tasks out of a small volume."""
+    monkeypatch.setattr(scantask, "_LEAST", 1)
+    monkeypatch.setattr(scantask, "_SIDE", 32)
+    monkeypatch.setattr(work, "_BATCH_UNITS", 8)
+    monkeypatch.setattr(executors, "_PAUSES", (0.0,))
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, np.ndarray, np.ndarray]:
+    """A broken volume, and hash and voxels of an undisturbed run in one go."""
+    folder = tmp_path_factory.mktemp("calm")
+    tissue = generate_tissue((24, 64, 64), n_cells=60, seed=4)
+    broken, _ = simulate_splits(tissue, rate=0.5, seed=4)
+    array = zarr.create_array(str(folder / "v.zarr"), shape=broken.shape, chunks=(4, 16, 16), dtype="u4")
+    array[:] = broken
+    corrected, plan = overseg.correct(broken.astype(np.uint32))
+    assert plan.summary()["merged"] > 5
+    return folder / "v.zarr", plan.hash, broken, corrected
+
+
+@pytest.fixture
+def volume(calm: tuple[Path, str, np.ndarray, np.ndarray], tmp_path: Path) -> Path:
+    shutil.copytree(calm[0], tmp_path / "v.zarr")
+    return tmp_path / "v.zarr"
+
+
+def voxels(path: Path) -> np.ndarray:
+    return np.asarray(zarr.open_array(str(path), mode="r")[:])
+
+
+def planned(volume: Path, tasks: int) -> Path:
+    place, array = jobarray.prepare_plan(volume, tasks, memory="2GiB")
+    shares = [jobarray.plan_task(volume, task).units for task in range(tasks)]
+    assert sum(shares) == array.units > 4 and len(set(shares)) <= 2
+    return place
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_an_array_gives_the_same_as_one_go(calm, volume: Path, tasks: int) -> None:
+    place = planned(volume, tasks)
+    plan = overseg.plan(volume)
+    assert plan.hash == calm[1] and plan.path == place
+    assert '"scan"' in (place / "run" / "events.jsonl").read_text()
+    # Nothing was scanned again by the end.
+    assert not (place / "run" / "receipts" / "scan.jsonl").exists()
+    array = jobarray.prepare_apply(place, tasks)
+    assert array.units > 4
+    done = [jobarray.apply_task(place, task).units for task in range(tasks)]
+    assert sum(done) == array.units
+    assert overseg.apply(place, finish=True).rewritten == 0
+    np.testing.assert_array_equal(voxels(volume), calm[3])
+    assert overseg.verify(place).ok
+    assert jobarray.prepare_apply(place, tasks).units == 0
+    overseg.undo(place)
+    np.testing.assert_array_equal(voxels(volume), calm[2])
+
+
+def test_tasks_that_never_ran_are_made_up_for(calm, volume: Path) -> None:
+    place, _ = jobarray.prepare_plan(volume, 3, memory="2GiB")
+    jobarray.plan_task(volume, 1)
+    assert overseg.plan(volume).hash == calm[1]
+    jobarray.prepare_apply(place, 3)
+    jobarray.apply_task(place, 2)
+    assert overseg.apply(place, finish=True).rewritten > 0
+    np.testing.assert_array_equal(voxels(volume), calm[3])
+    assert not list((volume / ".overseg" / "lock").iterdir())
+
+
+def test_the_volume_is_held_for_the_array_until_it_is_finished(calm, volume: Path) -> None:
+    place = overseg.plan(volume).path
+    jobarray.prepare_apply(place, 2)
+    jobarray.apply_task(place, 0)
+    for run in (overseg.apply, overseg.undo):
+        with pytest.raises(LockedError, match="job array") as caught:
+            run(place)
+        assert "--finish" in str(caught.value) and str(place) in str(caught.value)
+    # Undone with force: late tasks of the array write no more.
+    overseg.undo(place, break_lock=True)
+    with pytest.raises(LockedError, match="no longer holds"):
+        jobarray.apply_task(place, 1)
+    with pytest.raises(LockedError):
+        overseg.apply(place, finish=True)
+    np.testing.assert_array_equal(voxels(volume), calm[2])
+    # Prepared once more it takes over from itself.
+    first = jobarray.prepare_apply(place, 2)
+    second = jobarray.prepare_apply(place, 2)
+    assert second.generation > first.generation and second.token != first.token
+    overseg.apply(place, finish=True)
+    np.testing.assert_array_equal(voxels(volume), calm[3])
+    with pytest.raises(PlanError, match="nothing was prepared"):
+        jobarray.apply_task(place, 0)
+
+
+def test_what_does_not_fit_what_was_prepared_is_refused(volume: Path) -> None:
+    with pytest.raises(PlanError, match="nothing was prepared"):
+        jobarray.plan_task(volume, 0)
+    place, _ = jobarray.prepare_plan(volume, 2)
+    with pytest.raises(InputError, match="no task 2"):
+        jobarray.plan_task(volume, 2)
+    with pytest.raises(PlanError, match="other settings"):
+        jobarray.plan_task(volume, 0, max_gap=1)
+    with pytest.raises(PlanError, match="for `overseg plan`"):
+        jobarray.apply_task(place, 0)
+    with pytest.raises(InputError, match="0 tasks"):
+        jobarray.prepare_plan(volume, 0)
+    (place / "run" / "array.json").write_text("{")
+    with pytest.raises(PlanError, match="damaged"):
+        jobarray.plan_task(volume, 0)
+
+
+def fail_once_more(monkeypatch: pytest.MonkeyPatch, module: object, name: str, broken: list[str]) -> None:
+    """The first unit of a function that comes along fails for ever, as long as `broken` says so."""
+    usual = getattr(module, name)
+
+    def fn(*args: object) -> object:
+        key = repr([a for a in args[1:] if not isinstance(a, str)])
+        if not broken:
+            broken.append(key)
+        if broken[0] == key:
+            raise ZeroDivisionError("the moon is in the wrong place")
+        return usual(*args)
+
+    monkeypatch.setattr(module, name, fn)
+
+
+def test_a_unit_of_the_scan_alone(calm, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken: list[str] = []
+    with monkeypatch.context() as patched:
+        fail_once_more(patched, scan, "scan_task", broken)
+        with pytest.raises(TaskError, match="wrong place") as caught:
+            overseg.plan(volume)
+        place = volume.parent / "v.overseg"
+        words = str(caught.value.remedy).rpartition("overseg again ")[2].split()
+        assert words[0] == str(place)
+        with pytest.raises(TaskError, match="in fn"):
+            jobarray.again(*words)
+    tasks = list((place / "run" / "scan").glob("*.tables"))
+    assert len(tasks) > 4
+    part = jobarray.again(*words)
+    assert (part.step, part.units) == ("scan", 1)
+    with pytest.raises(InputError, match="no unit"):
+        jobarray.again(place, "scan/nonsense")
+    with pytest.raises(InputError, match="names no unit"):
+        jobarray.again(place, "nonsense")
+    assert overseg.plan(volume).hash == calm[1]
+
+
+def test_a_unit_of_the_writing_alone(calm, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from overseg.pipeline import apply as applying
+
+    place = overseg.plan(volume).path
+    broken: list[str] = []
+    with monkeypatch.context() as patched:
+        fail_once_more(patched, applying, "write", broken)
+        with pytest.raises(TaskError, match="wrong place") as caught:
+            overseg.apply(place, workers=1)
+    assert overseg.load(place).phase == "applying"
+    words = str(caught.value.remedy).rpartition("overseg again ")[2]
+    folder, _, unit = words.partition(" ")
+    part = jobarray.again(folder, unit.strip("'"))
+    assert (part.step, part.units) == ("write", 1)
+    np.testing.assert_array_equal(voxels(volume), calm[3])
+    assert overseg.apply(place).rewritten == 0
+
+
+def test_follow_tells_what_the_log_has(calm, volume: Path) -> None:
+    place = overseg.plan(volume).path
+    overseg.apply(place, workers=1)
+    lines: list[str] = []
+    seen: list[tuple[str, int, int]] = []
+    told = follow(place, lambda *step: seen.append(step), lines.append, wait=lambda _: None)
+    assert told["command"] == "apply" and told["why"] is None and told["failed"] == 0
+    assert seen[-1][0] == "write" and seen[-1][1] == seen[-1][2] > 4
+    assert lines[0].startswith("apply: 1 workers") and lines[-1] == "apply: done"
+    log = place / "run" / "events.jsonl"
+    events = log.read_text().splitlines()
+    # Killed: the last line is torn, and nobody writes the end.
+    log.write_text("\n".join(events[:-1]).replace(f":{__import__('os').getpid()}", ":4194305") + '\n{"ti')
+    told = follow(place, lambda *step: None, lines.append, wait=lambda _: None)
+    assert "gone" in told["why"]
+    with pytest.raises(PlanError, match="no log"):
+        follow(volume, lambda *step: None, lines.append)
+
+
+def test_a_run_with_other_workers_finds_the_cut_of_the_one_before(volume: Path, tmp_path: Path) -> None:
+    opened, settings = open_volume(volume), Settings()
+    first = Cut(opened, settings, 1 << 30, 2, tmp_path)
+    again = Cut(opened, settings, 2 << 30, 1, tmp_path)
+    assert list(again.tasks) == list(first.tasks)
+    halve = first.halver(lambda task: (task,))
+    name = next(name for name, task in first.tasks.items() if task.z[1] - task.z[0] >= 2)
+    parts = halve(name, ())
+    assert len(parts) == 2 and name not in first.tasks and parts.keys() <= first.tasks.keys()
+    assert set(Cut(opened, settings, 1 << 30, 2, tmp_path).tasks) == set(first.tasks)
+    # Damaged, or too large for the memory now: cut anew.
+    with pytest.raises(ResourceError):
+        Cut(opened, settings, 1 << 20, 2, tmp_path)
+    (tmp_path / "cut.json").write_text("[]")
+    assert list(Cut(opened, settings, 1 << 30, 2, tmp_path).tasks) != list(first.tasks)
+
+
+def test_a_scan_whose_tasks_are_halved_gives_the_same(
+    calm, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, seen = scan.scan_task, []
+
+    def hungry(vol: object, task: scantask.ScanTask, *more: object) -> object:
+        seen.append(task.name)
+        if task.z[1] - task.z[0] > 1:
+            raise MemoryError
+        return usual(vol, task, *more)
+
+    monkeypatch.setattr(scantask, "_SHARE", 1)
+    monkeypatch.setattr(scan, "scan_task", hungry)
+    plan = overseg.plan(volume)
+    assert plan.hash == calm[1] and len(seen) > len(set(seen)) - 1
+    log = (plan.path / "run" / "events.jsonl").read_text()
+    assert log.count('"halved"') >= 3
+    # Killed after that, it goes on with the halves.
+    monkeypatch.setattr(scan, "scan_task", None)
+    shutil.rmtree(plan.path / "plan")
+    assert overseg.plan(volume).hash == calm[1]
+
+
+def test_tasks_that_lie_beside_others_are_not_halved(volume: Path) -> None:
+    opened = open_volume(volume)
+    tasks = scantask.plan_scan(opened, Settings(kind="both"), 1 << 30)
+    assert all(halved(opened, task) == () for task in tasks if any(task.beside))
+    assert cut.in_order(tasks) == tasks
