@@ -15,6 +15,7 @@ from overseg.pipeline.request import Request
 from overseg.pipeline.result import Plan
 from overseg.pipeline.running import running
 from overseg.pipeline.running import tasks_hint as units_hint
+from overseg.pipeline.unread import partial_error
 from overseg.settings import RunSettings, Settings, build, canonical
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def apply(
     plan: str | Path | Plan,
     *,
     finish: bool = False,
+    allow_partial: bool = False,
     client: Any = None,
     progress: Progress | None = None,
     **options: Any,
@@ -83,6 +85,8 @@ def apply(
         A finished plan.
     finish : bool
         Finish the work of a job array that `overseg.jobarray.prepare_apply` began.
+    allow_partial : bool
+        Write a plan with `Plan.unread` units: labels near them are left alone.
     client, progress
         As for `plan`.
     **options
@@ -105,7 +109,8 @@ def apply(
         If the store refuses to write.
     """
     folder = (plan.path if isinstance(plan, Plan) else Path(plan)).absolute()
-    return _apply(folder, _run_only(options), client, progress, lifecycle.volume_of(folder), finish=finish)
+    run, volume = _run_only(options), lifecycle.volume_of(folder)
+    return _apply(folder, run, client, progress, volume, finish=finish, allow_partial=allow_partial)
 
 
 def correct(
@@ -179,6 +184,8 @@ def correct(
             lifecycle.copy_is_done(done.path)
             return done
         made = _make(opened, settings, run, lifecycle.place_for(opened, settings, out), client, progress)
+        if made.unread:
+            raise partial_error(made.data, made.path, "nothing was changed, since the plan is partial")
         if confirm is not None and not confirm(made):
             return made
     place, peak = made.path, made.peak_rss_bytes
@@ -317,6 +324,7 @@ def _apply(
     volume: Volume | None = None,
     *,
     finish: bool = False,
+    allow_partial: bool = False,
 ) -> Plan:
     """Apply to the plan's volume, or to the one given: that volume moved, or a copy of it."""
     from overseg.pipeline.apply import apply as run_apply
@@ -328,7 +336,10 @@ def _apply(
     hint = units_hint(int(data.units.touched.sum()))
     with running(run, client, hint, "apply", folder, asked) as executor:
         array = load_array(folder, "apply").lock if finish else None
-        result = run_apply(folder, run, executor, progress=progress, volume=volume, plan=data, array=array)
+        result = run_apply(
+            folder, run, executor, progress=progress, volume=volume, plan=data, array=array,
+            allow_partial=allow_partial,
+        )  # fmt: skip
         forget_array(folder)
         peak = executor.peak_rss_bytes
     return Plan(folder, data, result.units_rewritten, peak, "applied", (("apply", round(result.seconds, 4)),))

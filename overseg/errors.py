@@ -47,6 +47,10 @@ class VolumeError(InputError):
     """The volume is missing, damaged, or not a label volume."""
 
 
+class DamagedError(VolumeError):
+    """Stored voxels cannot be decoded."""
+
+
 class ModelError(InputError):
     """The model cannot be loaded or does not fit the features."""
 

@@ -145,7 +145,13 @@ def check_prepared(volume: Any, *, out: str | Path | None = None, **options: Any
 
 
 def prepare_apply(
-    plan: str | Path, tasks: int, *, client: Any = None, progress: Progress | None = None, **options: Any
+    plan: str | Path,
+    tasks: int,
+    *,
+    allow_partial: bool = False,
+    client: Any = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Array:
     """Check all that can be refused, and take the volume for the tasks of a job array.
 
@@ -155,8 +161,8 @@ def prepare_apply(
         A finished plan.
     tasks : int
         How many, at most.
-    client, progress
-        As for `overseg.plan`.
+    allow_partial, client, progress
+        As for `overseg.apply`.
     **options
         Fields of `overseg.settings.RunSettings`; `memory` is what a task may use.
 
@@ -174,7 +180,7 @@ def prepare_apply(
     if tasks < 1:
         raise InputError(f"{tasks} tasks do nothing", where="--prepare", remedy="give one or more")
     with running(run, client, 1, "apply --prepare", folder) as executor:
-        return batch.prepare_apply(folder.resolve(), run, executor, tasks, progress)
+        return batch.prepare_apply(folder.resolve(), run, executor, tasks, progress, allow_partial)
 
 
 def apply_task(plan: str | Path, task: int, *, progress: Progress | None = None) -> Part:
@@ -264,7 +270,7 @@ def _repeat(asked: Request, folder: Path, executor: Any, progress: Progress | No
     _, run = build()
     volume = lifecycle.volume_of(folder)
     if asked.verb == "apply":
-        apply(folder, run, executor, progress=progress, volume=volume)
+        apply(folder, run, executor, progress=progress, volume=volume, allow_partial=True)
     else:
         undo(folder, run, executor=executor, progress=progress, volume=volume)
 

@@ -218,6 +218,7 @@ def verification(folder: str, found: Verification) -> list[str]:
         ("write units checked", found.units_checked, ""),
         ("changed by the plan", found.units_changed, ""),
         ("problems", found.n_problems, ""),
+        ("not checked", len(found.unread) or None, "they could not be decoded when the plan was made"),
         ("time", span(found.seconds), ""),
     ]
     good = "Only listed voxels changed, each as planned." if found.units_changed else "Nothing is changed."
@@ -227,6 +228,7 @@ def verification(folder: str, found: Verification) -> list[str]:
         "",
         *table(rows),
         *_listed("problems", _indented([str(problem) for problem in found.problems])),
+        *_listed("not checked", _indented(list(found.unread))),
         "",
         good if found.ok else _DAMAGED,
     ]

@@ -98,15 +98,27 @@ def plan(
             jobarray.check_prepared(volume, out=out, **options)
         made = api.plan(volume, out=out, progress=progress, **options)
     said = made.summary()
+    write = ("--allow-partial", made.path) if made.unread else (made.path,)
     following = text.steps(
         ("look at it", text.line("show", made.path)),
-        ("write it into the volume", text.line("apply", made.path)),
+        ("write it into the volume", text.line("apply", *write)),
     )
-    return Answer(said, pages.numbers(said, planned=True) + following)
+    partial = _partial(said) if made.unread else []
+    return Answer(said, pages.numbers(said, planned=True) + partial + following, code=1 if partial else 0)
 
 
 def apply(
-    plan: PlanFolder, prepare: Prepare = None, task: Task = None, finish: Finish = False, **options: Any
+    plan: PlanFolder,
+    prepare: Prepare = None,
+    task: Task = None,
+    finish: Finish = False,
+    allow_partial: Annotated[
+        bool,
+        typer.Option(
+            "--allow-partial", metavar="", help="Write it though labels near damaged chunks are left alone."
+        ),
+    ] = False,
+    **options: Any,
 ) -> Answer:
     """Write a plan into its volume, in place. After any interruption, run it again: it goes on."""
     from overseg import api, jobarray
@@ -115,11 +127,13 @@ def apply(
     _one_part(prepare, task, finish)
     with open_progress() as progress:
         if prepare is not None:
-            array = jobarray.prepare_apply(plan, prepare, progress=progress, **options)
+            array = jobarray.prepare_apply(
+                plan, prepare, allow_partial=allow_partial, progress=progress, **options
+            )
             return _prepared("apply", plan, array)
         if task is not None:
             return _part(jobarray.apply_task(plan, task, progress=progress))
-        done = api.apply(plan, finish=finish, progress=progress, **options)
+        done = api.apply(plan, finish=finish, allow_partial=allow_partial, progress=progress, **options)
     return _corrected(done)
 
 
@@ -202,6 +216,16 @@ def undo(
         f"Undone; write units restored: {said['units_rewritten']:,}",
     ]
     return Answer(said, lines + text.steps(("to apply it again", text.line("apply", done.path))))
+
+
+def _partial(said: dict[str, Any]) -> list[str]:
+    """What the plan leaves alone, and what to do about it."""
+    return [
+        "",
+        f"This plan is partial: {len(said['unread'])} write units cannot be decoded.",
+        *(f"  {each['unit']}: {each['why']}" for each in said["unread"][:5]),
+        "Restore them from a copy and run the same command again for the whole plan.",
+    ]
 
 
 def _one_part(prepare: int | None, task: int | None, finish: bool) -> None:

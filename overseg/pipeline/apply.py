@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,38 @@ import numpy as np
 
 from overseg.errors import PlanError, ResourceError, StorageError
 from overseg.pipeline import journal as journals
-from overseg.pipeline.journal import Journal, Segment, read_journal
+from overseg.pipeline.journal import Segment, read_journal
 from overseg.pipeline.plandata import PlanData
 from overseg.pipeline.planfile import read_plan
 from overseg.pipeline.provenance import write_provenance
 from overseg.pipeline.remap import touched_units
 from overseg.pipeline.stamps import read_stamps
-from overseg.pipeline.work import Job, Unit, batches, check, halves, peak_bytes, rewritten, sweep, write
+from overseg.pipeline.unread import partial_error
+from overseg.pipeline.work import (
+    Job,
+    Unit,
+    check,
+    halves,
+    peak_bytes,
+    rewritten,
+    sweep,
+    tasks,
+    unit_list,
+    write,
+)
 from overseg.volume import Volume, open_volume
 from overseg.volume.lock import Lock, locked
-from overseg.volume.state import APPLIED, APPLYING, UNDOING, UNDONE, Entry, State, read_state, write_state
+from overseg.volume.state import (
+    APPLIED,
+    APPLYING,
+    PLANNED,
+    UNDOING,
+    UNDONE,
+    Entry,
+    State,
+    read_state,
+    write_state,
+)
 
 if TYPE_CHECKING:
     from overseg.cluster.executor import Executor
@@ -80,6 +102,7 @@ def apply(
     volume: Volume | None = None,
     plan: PlanData | None = None,
     array: Callable[[Volume], Lock] | None = None,
+    allow_partial: bool = False,
 ) -> Result:
     """Write a plan's corrections into its volume; after an interruption, go on.
 
@@ -99,6 +122,8 @@ def apply(
         What `read_plan` gave for the folder; read now when not given.
     array : callable, optional
         Gives the lock that is held for a job array whose work is finished here.
+    allow_partial : bool
+        Begin also where the plan leaves labels alone since some write units cannot be decoded.
 
     Returns
     -------
@@ -127,7 +152,7 @@ def apply(
     held = None if array is None else array(volume)
     with locked(volume, break_lock=run.break_lock, held=held) as lock:
         state = read_state(volume)
-        entry = entry_of(state, plan, folder)
+        entry = entry_of(state, plan, folder, allow_partial)
         sweep(volume, everywhere=entry.phase == APPLYING)
         applying = Application(folder, plan, volume, state, entry, lock)
         written, voxels = applying.run(executor, progress)
@@ -190,38 +215,10 @@ def check_memory(volume: Volume, executor: Executor) -> None:
         )
 
 
-def unit_list(plan: PlanData, level: int, numbers: Sequence[int], journal: Journal) -> list[Unit]:
-    """The units with what plan and journal know of them."""
-    table = plan.units
-    rows = np.flatnonzero(table.level == level)
-    planned = dict(zip(table.unit[rows].tolist(), rows.tolist(), strict=True))
-    return [
-        Unit(
-            int(unit),
-            table.digest[planned[unit]].tobytes() if unit in planned else None,
-            journal.images.get((level, int(unit))),
-            journal.stamps.get((level, int(unit))),
-        )
-        for unit in numbers
-    ]
-
-
-def tasks(
-    job: Job, units: dict[int, list[Unit]], done: dict[int, set[int]] | None = None
-) -> dict[str, tuple[Any, ...]]:
-    """Named tasks over the units of all levels, for an executor; the names do not depend on what is done."""
-    found = {}
-    for level, members in units.items():
-        finished = set() if done is None else done[level]
-        for name, batch in batches(job.volume, level, members):
-            left = tuple(each for each in batch if each.unit not in finished)
-            if left:
-                found[name] = (job, level, left)
-    return found
-
-
-def entry_of(state: State, plan: PlanData, folder: Path) -> Entry:
+def entry_of(state: State, plan: PlanData, folder: Path, allow_partial: bool = True) -> Entry:
     """This plan's place in the volume's past; refuses what must not be applied now."""
+    if plan.unread and not allow_partial and state.phase(plan.hash) in (PLANNED, UNDONE):
+        raise partial_error(plan, folder, "the plan is partial")
     last, own = state.last, state.entry(plan.hash)
     if last is not None and last.unfinished and last.plan_hash != plan.hash:
         word = "applied" if last.phase == APPLYING else "undone"

@@ -25,6 +25,7 @@ from overseg.pipeline.score import Scores
 from overseg.pipeline.settle import Settled
 from overseg.pipeline.tilted import Joined, composed
 from overseg.pipeline.touched import touched_units
+from overseg.pipeline.unread import Unread
 from overseg.settings import Settings, canonical
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def put_together(
     judged: list[Judged],
     settled: Settled,
     scanned: list[Path],
+    unread: Unread,
     seconds: dict[str, float],
 ) -> PlanData:
     """The plan as values.
@@ -99,6 +101,8 @@ def put_together(
         Fills of all time points.
     scanned : list of Path
         Files of the scan tasks, which hold the digests of all units that were read.
+    unread : Unread
+        What could not be.
     seconds : dict
         By step; kept as it is.
 
@@ -119,12 +123,13 @@ def put_together(
         volume=_facts(volume, mark),
         counts=_counts(judged, settled, units),
         seconds=seconds,
-        warnings=_warnings(volume, judged, settled),
+        warnings=unread.warnings(volume) + _warnings(volume, judged, settled),
         candidates=table,
         merges=merges,
         fills=fills,
         units=units,
-        partial=settings.region is not None,
+        partial=settings.region is not None or bool(unread.why),
+        unread=unread.named(volume),
         measured={**models.measured, **_expected(judged, models)},
         features=_features(judged),
     )

@@ -17,20 +17,13 @@ from typing import TYPE_CHECKING
 
 from overseg.cluster.part import ArrayExecutor, Ended
 from overseg.errors import InputError, PlanError
-from overseg.pipeline.apply import (
-    Application,
-    check_journal_writable,
-    entry_of,
-    open_plan_volume,
-    tasks,
-    unit_list,
-)
+from overseg.pipeline.apply import Application, check_journal_writable, entry_of, open_plan_volume
 from overseg.pipeline.cut import Cut
 from overseg.pipeline.durable import write_atomically
 from overseg.pipeline.plan import make_plan
 from overseg.pipeline.planfile import read_plan
 from overseg.pipeline.running import logged
-from overseg.pipeline.work import Job, sweep, write
+from overseg.pipeline.work import Job, sweep, tasks, unit_list, write
 from overseg.volume.faults import storage
 from overseg.volume.lock import Lock, hold
 from overseg.volume.state import APPLIED, APPLYING, read_state
@@ -125,7 +118,12 @@ def plan_task(
 
 
 def prepare_apply(
-    folder: Path, run: RunSettings, executor: Executor, count: int, progress: Progress | None
+    folder: Path,
+    run: RunSettings,
+    executor: Executor,
+    count: int,
+    progress: Progress | None,
+    allow_partial: bool = False,
 ) -> Array:
     """Check all that can be refused, take the lock for the array, and note what is to be written.
 
@@ -140,6 +138,8 @@ def prepare_apply(
     count : int
         Tasks of the array.
     progress : callable, optional
+    allow_partial : bool
+        As for `overseg.pipeline.apply.apply`.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def prepare_apply(
     volume.check_writable()
     memory = run.memory or MEMORY
     state = read_state(volume)
-    if entry_of(state, plan, folder).phase == APPLIED:
+    if entry_of(state, plan, folder, allow_partial).phase == APPLIED:
         return Array("apply", 0, memory, 0)
     lock = hold(volume, str(folder), break_lock=run.break_lock)
     state = read_state(volume)

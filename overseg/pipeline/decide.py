@@ -22,6 +22,7 @@ Bool = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.uint64]
 
 MERGE, FILL, REVIEW, KEEP = "merge", "fill", "review", "keep"
+UNREAD = "unread"
 EVERY = (MERGE, FILL, REVIEW, KEEP)
 
 
@@ -93,6 +94,7 @@ def decide(
     cut: Labels,
     guard: Guard | None = None,
     by_jaccard: bool = False,
+    unread: Labels | None = None,
 ) -> Verdicts:
     """Decisions for all candidates of one volume at one time.
 
@@ -117,6 +119,8 @@ def decide(
     by_jaccard : bool
         Faces choose their partner by Jaccard index before anything is judged, as published
         (arXiv 2502.01890, section 3.2), and not by probability among the accepted.
+    unread : ndarray of uint64, optional
+        Labels near voxels that cannot be decoded: their candidates are kept, and no rival gets their faces.
 
     Returns
     -------
@@ -128,6 +132,9 @@ def decide(
         _match(candidates, candidates.overlap / np.maximum(union, 1), decision, reason, EVERY)
     else:
         _match(candidates, p, decision, reason, (MERGE,))
+    if unread is not None:
+        near = np.isin(candidates.a, unread) | np.isin(candidates.b, unread)
+        decision[near], reason[near] = KEEP, UNREAD
     roots = _groups(candidates, decision)
     if guard is not None:
         for group in _oversized(roots, layers, guard):

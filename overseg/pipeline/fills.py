@@ -20,6 +20,7 @@ from overseg.kernels.tables import Candidates, Int, Labels, Layers
 from overseg.pipeline.boxes import HELD_BYTES, Box, Reader, along_a_curve, tile_of, tiles
 from overseg.pipeline.decide import FILL, MERGE, Verdicts
 from overseg.pipeline.settle import Claims, concatenate, write_claims
+from overseg.pipeline.unread import may_take
 
 if TYPE_CHECKING:
     from overseg.volume import Volume
@@ -205,6 +206,7 @@ def fill_task(
     t: int = 0,
     bounds: Box | None = None,
     method: Method = "distance",
+    kept: tuple[int, ...] = (),
 ) -> dict[str, Any]:
     """Restore the masks of a batch and write what they claim; a unit of work that may be run again.
 
@@ -225,6 +227,8 @@ def fill_task(
         Half-open ranges (z, y, x) to stay in; the volume when not given.
     method : {"distance", "contour"}
         How masks are interpolated.
+    kept : tuple of int
+        Labels of which no voxel is taken.
 
     Returns
     -------
@@ -237,7 +241,7 @@ def fill_task(
     counts = dict.fromkeys(("free", "noise", "swallowed"), 0)
     found, empty = [], 0
     for each in wanted:
-        claims, by_reason = _claim(reader, each, background, fill, t, limits, method)
+        claims, by_reason = _claim(reader, volume, each, background, fill, t, limits, method, kept)
         found.append(claims)
         empty += not any(by_reason)
         for name, count in zip(counts, by_reason, strict=True):
@@ -286,12 +290,14 @@ def _box(each: Wanted, limits: Box) -> Box:
 
 def _claim(
     reader: Reader,
+    volume: Volume,
     each: Wanted,
     background: tuple[int, ...],
     fill: Fill,
     t: int,
     limits: Box,
     method: Method,
+    kept: tuple[int, ...],
 ) -> tuple[Claims, list[int]]:
     z, y, x = _box(each, limits)
     box = reader.read(z, y, x)
@@ -310,6 +316,9 @@ def _claim(
         method=method,
     )
     inner = box[top + 1 : top + 1 + each.gap]
+    free = may_take(volume, t, ((each.z + 1, each.z + 1 + each.gap), y, x), inner, np.array(kept, np.uint64))
+    if free is not None:
+        restored.take[~free] = 0
     where = runs(inner, restored.take)
     layer, row, start, stop = where.T
     n = len(where)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.kernels.tables import Int, Labels
-from overseg.pipeline.decide import KEEP, MERGE, REVIEW, Guard, Verdicts
+from overseg.pipeline.decide import KEEP, MERGE, REVIEW, UNREAD, Guard, Verdicts
 from overseg.pipeline.touching import Pairs
 
 #: From this probability on a group as it would be may be one cell: each link reached the threshold by itself.
@@ -32,6 +32,7 @@ def join(
     review_from: float,
     cut: Labels,
     gone: Labels,
+    unread: Labels,
     guard: Guard | None,
     limit: float | None,
     voxels: Callable[[Labels], Int],
@@ -48,6 +49,8 @@ def join(
         Labels cut by the region's border: their pairs are at most reviewed.
     gone : ndarray of uint64
         Labels of which restored masks took every voxel: nothing is joined by way of them.
+    unread : ndarray of uint64
+        Labels near voxels that cannot be decoded: their pairs are kept.
     guard : Guard, optional
         Limits on groups; None for none.
     limit : float, optional
@@ -62,7 +65,7 @@ def join(
     -------
     Verdicts
     """
-    decision, reason = _wishes(pairs, threshold, review_from, cut, gone)
+    decision, reason = _wishes(pairs, threshold, review_from, cut, gone, unread)
     wanted = np.flatnonzero(decision == MERGE)
     order = wanted[np.lexsort((pairs.b[wanted], pairs.a[wanted], -pairs.p[wanted]))]
     names = np.unique(np.concatenate([pairs.a[wanted], pairs.b[wanted]]))
@@ -94,6 +97,7 @@ def _wishes(
     review_from: float,
     cut: Labels,
     gone: Labels,
+    unread: Labels,
 ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
     decision = np.full(len(pairs), KEEP, object)
     reason = np.full(len(pairs), "unlike one cell: p is below the review limit", object)
@@ -109,6 +113,8 @@ def _wishes(
     decision[touched], reason[touched] = REVIEW, "a cell is cut by the border of the region"
     taken = np.isin(pairs.a, gone) | np.isin(pairs.b, gone)
     decision[taken], reason[taken] = KEEP, "a restored mask took every voxel of one of them"
+    near = np.isin(pairs.a, unread) | np.isin(pairs.b, unread)
+    decision[near], reason[near] = KEEP, UNREAD
     return decision, reason
 
 

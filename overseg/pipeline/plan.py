@@ -39,6 +39,7 @@ from overseg.pipeline.reconcile import Box
 from overseg.pipeline.score import Scores, score
 from overseg.pipeline.settle import Settled, settle
 from overseg.pipeline.tilted import join_touching
+from overseg.pipeline.unread import Unread, find_unread
 from overseg.settings import Settings
 
 if TYPE_CHECKING:
@@ -93,27 +94,31 @@ def make_plan(
     clock = _Clock()
     with clock("scan"):
         scanned = scan_volume(volume, settings, executor, run, progress, device)
-    box = box_of(volume, settings)
+        box = box_of(volume, settings)
+        volume, unread = find_unread(
+            volume, scanned.unread, len(scanning.all_units(scanned.tasks)), settings.max_gap, box,
+            settings.background, executor, progress,
+        )  # fmt: skip
     judged = [
-        _judge(t, scanned, volume, settings, models, executor, run, clock, progress, card)
+        _judge(t, scanned, volume, settings, models, unread, executor, run, clock, progress, card)
         for t in range(volume.n_times)
     ]
     with clock("fill"):
-        settled = _fill(judged, volume, settings, box, executor, run, progress)
+        settled = _fill(judged, volume, settings, box, unread, executor, run, progress)
     if models.touching is not None:
         with clock("touching"):
             for i, each in enumerate(judged):
                 fills = fills_at(settled.fills, each.t)
                 gone = settled.lost[settled.lost[:, 0] == each.t, 1]
                 joined = join_touching(
-                    each.found, each.verdicts, fills, gone, volume, box, models.touching, settings,
-                    executor, run, progress,
+                    each.found, each.verdicts, fills, gone, unread.at(each.t), volume, box, models.touching,
+                    settings, executor, run, progress,
                 )  # fmt: skip
                 judged[i] = replace(each, joined=joined)
             settled = replace(settled, fills=_renamed(settled.fills, judged))
     with clock("plan"):
         files = scanned.files[: len(scanned.tasks)]
-        return put_together(volume, settings, models, judged, settled, files, clock.seconds)
+        return put_together(volume, settings, models, judged, settled, files, unread, clock.seconds)
 
 
 def tasks_hint(volume: Volume, settings: Settings) -> int:
@@ -141,12 +146,15 @@ class Scanned:
         Of the layer tables of one time point, about.
     mark : str or None
         Of all units as they were read; None where the store cannot say.
+    unread : dict of int to str
+        Units that cannot be decoded, and why.
     """
 
     tasks: list[scanning.ScanTask]
     files: list[Path]
     rows: int
     mark: str | None
+    unread: dict[int, str]
 
 
 def scan_volume(
@@ -168,12 +176,14 @@ def scan_volume(
         return (volume, task, str(folder), device)
 
     found, rows = {}, 0
+    unread: dict[int, str] = {}
     scans = executor.run(
         "scan", scanning.scan_task, {name: arguments(task) for name, task in cut.tasks.items()}, receipts,
         progress, fits, halve=cut.halver(arguments), card=device == "cuda",
     )  # fmt: skip
     for name, receipt in scans:
         found[name] = receipt.get("stamp")
+        unread |= dict(receipt.get("unread", ()))
         rows += receipt["rows"]
     tasks = in_order(cut.tasks.values())
     stamps = {task.name: found[task.name] for task in tasks}
@@ -189,7 +199,7 @@ def scan_volume(
     files = [folder / f"{name}.tables" for name in [*stamps, *joined]]
     whole = None if None in stamps.values() else json.dumps(list(stamps.values()))
     mark = None if whole is None else hashlib.sha256(whole.encode()).hexdigest()
-    return Scanned(tasks, files, rows // volume.n_times, mark)
+    return Scanned(tasks, files, rows // volume.n_times, mark, unread)
 
 
 def reconcile_volume(
@@ -228,6 +238,7 @@ def _judge(
     volume: Volume,
     settings: Settings,
     models: Models,
+    unread: Unread,
     executor: Executor,
     run: Path,
     clock: _Clock,
@@ -270,6 +281,7 @@ def _judge(
             cut=found.cut(),
             guard=None if published else Guard(),
             by_jaccard=published,
+            unread=unread.at(t),
         )
     return Judged(t, found, candidates, scores, verdicts, among.touching)
 
@@ -294,12 +306,13 @@ def _fill(
     volume: Volume,
     settings: Settings,
     box: Box,
+    unread: Unread,
     executor: Executor,
     run: Path,
     progress: Progress | None,
 ) -> Settled:
     """The voxels that restored masks take."""
-    paths = _claims(judged, volume, settings, box, executor, run, progress)
+    paths = _claims(judged, volume, settings, box, unread, executor, run, progress)
     layers = {each.t: each.found.layers for each in judged}
     return settle(paths, lambda t, labels: layers[t].facts(labels).voxels)
 
@@ -309,6 +322,7 @@ def _claims(
     volume: Volume,
     settings: Settings,
     box: Box,
+    unread: Unread,
     executor: Executor,
     run: Path,
     progress: Progress | None,
@@ -316,7 +330,8 @@ def _claims(
     """Files of what the restored masks of all accepted candidates claim."""
     units = {}
     for each in judged if settings.fill != "none" else ():
-        cut = each.found.cut().tolist()
+        kept = tuple(unread.at(each.t).tolist())
+        cut = [*each.found.cut().tolist(), *kept]
         wanted = filling.wanted_fills(each.candidates, each.verdicts, each.found.layers, cut)
         for batch in filling.fill_batches(volume, wanted):
             facts = [
@@ -327,11 +342,13 @@ def _claims(
                 settings.interpolation,
                 box,
                 [vars(one) for one in batch],
+                *([sorted(unread.why), kept] if unread.why else []),
             ]
             name = f"t{each.t}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"
             path = str(run / "fill" / f"{name}.claims")
             units[name] = (
                 volume, batch, settings.background, settings.fill, path, each.t, box, settings.interpolation,
+                kept,
             )  # fmt: skip
             need = filling.peak_bytes(volume, batch)
             executor.check_room(need, "restoring the largest mask", volume.location, ", or --fill none")

@@ -130,7 +130,10 @@ class PlanData:
     fills : Fills
     units : Units
     partial : bool
-        The plan covers a part of the volume only (a region): `units` need not name every unit.
+        The plan covers a part of the volume only: `units` need not name every unit. There is a region, or
+        some units are unread.
+    unread : list of dict
+        ``unit`` and ``why`` of write units that cannot be decoded; labels near them are left alone.
     measured : dict
         What the models' cards tell of tissue that they had not seen, by ``gap`` and ``touch``; see
         `overseg.model.measured`.
@@ -151,6 +154,7 @@ class PlanData:
     fills: Fills
     units: Units
     partial: bool = False
+    unread: list[dict[str, str]] = field(default_factory=list)
     measured: Mapping[str, Any] = field(default_factory=dict)
     features: Features | None = None
 

@@ -102,6 +102,7 @@ def write_plan(folder: str | Path, plan: PlanData) -> None:
             "version": VERSION,
             "plan_hash": plan.hash,
             "partial": plan.partial,
+            "unread": plan.unread,
             "settings": plan.settings,
             "model": plan.model,
             "measured": plan.measured,
@@ -199,6 +200,7 @@ def read_plan(folder: str | Path) -> PlanData:
             fills=fills_of(_read_table(home, "fills", header)),
             units=_units_of(_read_table(home, "units", header)),
             partial=header["partial"],
+            unread=header.get("unread", []),
             measured=header.get("measured", {}),
         )
         found = _hash_of(plan)

@@ -80,6 +80,11 @@ class Plan:
         """What the user should know about the volume or the decisions."""
         return list(self.data.warnings)
 
+    @property
+    def unread(self) -> list[dict[str, str]]:
+        """Write units that cannot be decoded, and why: labels near them are left alone."""
+        return list(self.data.unread)
+
     def summary(self) -> dict[str, Any]:
         """The plan in numbers, as ``--json`` prints it."""
         return {
@@ -91,5 +96,7 @@ class Plan:
             "units_rewritten": self.rewritten,
             "seconds": {**self.data.seconds, **dict(self.seconds)},
             "peak_rss_bytes": self.peak_rss_bytes,
+            "partial": self.data.partial,
+            "unread": self.unread,
             "warnings": list(self.data.warnings),
         }

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from overseg.errors import DamagedError
 from overseg.kernels.reduce import ScanTables
 from overseg.kernels.scan import Scanner, scan_seam
 from overseg.kernels.scan_gpu import CardScanner, find_cupy
@@ -66,12 +67,13 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
     Returns
     -------
     dict
-        The receipt: ``path, edges, voxels, units, rows, bytes, seconds, stamp``.
+        The receipt: ``path, edges, voxels, units, unread, rows, bytes, seconds, stamp``; `unread` are units
+        whose stored bytes cannot be decoded, each with the reason.
 
     Raises
     ------
     VolumeError
-        If a unit cannot be decoded or holds labels that are none; the unit is named.
+        If a unit holds labels that are none; the unit is named.
     StorageError
         If the volume cannot be read or the folder cannot be written.
     """
@@ -81,11 +83,16 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
     scanners = [_scanner(task, device) for _ in task.time_points]
     above: dict[int, npt.NDArray[Any]] = {}
     digests: dict[int, bytes] = {}
+    unread: list[list[Any]] = []
     edges, touching = Edges(task), Touching(task) if task.contacts else None
     for units in task.steps:
         for column, unit in enumerate(units):
-            data = vol.read_unit(unit)
-            digests[unit] = unit_digest(data)
+            try:
+                data = vol.read_unit(unit)
+                digests[unit] = unit_digest(data)
+            except DamagedError as error:  # counted as background; who lies near it is left alone
+                data = np.zeros(task.grid.extent(unit), vol.dtype)
+                unread.append([unit, error.what])
             part, place = _in_box(task, unit, data)
             old = above.get(column, part[:, :0])
             added = [_add(*both, place, lags) for both in zip(scanners, old, part, strict=True)]
@@ -112,6 +119,7 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
         "edges": edges.names,
         "voxels": len(task.time_points) * math.prod(hi - lo for lo, hi in task.box),
         "units": len(digests),
+        "unread": unread,
         "rows": sum(len(table.layers["label"]) for table in tables.values()),
         "bytes": size,
         "seconds": time.perf_counter() - begin,
@@ -174,6 +182,8 @@ def receipt_fits(vol: Volume, task: ScanTask, receipt: Mapping[str, Any], out_di
     needed = [folder / f"{task.name}.tables"]
     needed += [edge_path(folder, task.name, which) for which in receipt.get("edges", ())]
     stamp = receipt.get("stamp")
+    if receipt.get("unread"):  # it may have been restored
+        return False
     return stamp is not None and all(path.exists() for path in needed) and unit_stamps(vol, task) == stamp
 
 

@@ -63,7 +63,7 @@ def write_stamps(
     from overseg.pipeline.scantables import write_whole
 
     if stamps is not None:
-        rows = [[unit, stamp, digests[unit].hex()] for unit, stamp in stamps.items()]
+        rows = [[unit, stamp, digests[unit].hex()] for unit, stamp in stamps.items() if unit in digests]
         write_whole(folder / f"{name}{_SUFFIX}", json.dumps(rows, separators=(",", ":")).encode())
 
 

@@ -59,6 +59,7 @@ def join_touching(
     before: Verdicts,
     fills: Fills,
     gone: Labels,
+    unread: Labels,
     volume: Volume,
     box: Box,
     model: Model,
@@ -79,6 +80,8 @@ def join_touching(
         Voxels that the groups were given, at this time point.
     gone : ndarray of uint64
         Labels that these took whole.
+    unread : ndarray of uint64
+        Labels near voxels that cannot be decoded.
     volume : Volume
         Only read.
     box : tuple of tuple of int
@@ -108,6 +111,7 @@ def join_touching(
         review_from=limits.review_from,
         cut=groups.root(found.cut()),
         gone=gone,
+        unread=groups.root(unread),
         guard=guard,
         limit=None if guard is None else volume_limit(found.layers.sizes(), guard),
         voxels=lambda labels: graph.cells(labels).n,

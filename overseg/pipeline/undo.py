@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overseg.errors import ChangedError, PlanError
-from overseg.pipeline.apply import (
-    Progress,
-    Result,
-    check_memory,
-    journal_folder,
-    open_plan_volume,
-    tasks,
-    unit_list,
-)
+from overseg.pipeline.apply import Progress, Result, check_memory, journal_folder, open_plan_volume
 from overseg.pipeline.journal import Journal, read_journal
 from overseg.pipeline.plandata import PlanData
 from overseg.pipeline.planfile import read_plan
 from overseg.pipeline.provenance import remove_provenance
-from overseg.pipeline.work import Job, Unit, changed_error, halves, look, no_record, put_back, sweep
+from overseg.pipeline.work import (
+    Job,
+    Unit,
+    changed_error,
+    halves,
+    look,
+    no_record,
+    put_back,
+    sweep,
+    tasks,
+    unit_list,
+)
 from overseg.volume import Volume
 from overseg.volume.lock import Lock, locked
 from overseg.volume.state import UNDOING, UNDONE, Entry, State, read_state, write_state

@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from overseg.errors import OversegError
 from overseg.kernels.tables import Bool
-from overseg.pipeline.apply import Progress, journal_folder, open_plan_volume, unit_list
+from overseg.pipeline.apply import Progress, journal_folder, open_plan_volume
 from overseg.pipeline.journal import Journal, read_journal, restore
 from overseg.pipeline.plandata import PlanData
 from overseg.pipeline.planfile import read_plan
 from overseg.pipeline.remap import Edits, correct, load_edits, touched_units
 from overseg.pipeline.undo import inline
-from overseg.pipeline.work import Unit, batches, to_original
+from overseg.pipeline.work import Unit, batches, to_original, unit_list
 from overseg.volume import Volume, unit_digest
 from overseg.volume.state import APPLIED, APPLYING, PLANNED, UNDOING, UNDONE, read_state
 
@@ -80,6 +80,8 @@ class Verification:
         All of them.
     seconds : float
         Wall-clock time.
+    unread : tuple of str
+        Units that could not be decoded when the plan was made: it knows nothing of them and left them alone.
     """
 
     ok: bool
@@ -91,6 +93,7 @@ class Verification:
     problems: tuple[Problem, ...]
     n_problems: int
     seconds: float
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,7 @@ def verify(
         tuple(problems[:_NAMED]),
         len(problems),
         time.monotonic() - start,
+        tuple(each["unit"] for each in plan.unread),
     )
 
 

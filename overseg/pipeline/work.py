@@ -24,6 +24,7 @@ from overseg.volume.files import is_leftover
 from overseg.volume.lock import FOLDER as LOCK_FOLDER
 
 if TYPE_CHECKING:
+    from overseg.pipeline.plandata import PlanData
     from overseg.volume import Volume
     from overseg.volume.lock import Lock
 
@@ -88,6 +89,36 @@ def batches(volume: Volume, level: int, units: Sequence[Unit]) -> Iterator[tuple
     for start in range(0, len(units), step):
         batch = tuple(units[start : start + step])
         yield f"level {level}, units {batch[0].unit} to {batch[-1].unit}", batch
+
+
+def unit_list(plan: PlanData, level: int, numbers: Sequence[int], journal: Journal) -> list[Unit]:
+    """The units with what plan and journal know of them."""
+    table = plan.units
+    rows = np.flatnonzero(table.level == level)
+    planned = dict(zip(table.unit[rows].tolist(), rows.tolist(), strict=True))
+    return [
+        Unit(
+            int(unit),
+            table.digest[planned[unit]].tobytes() if unit in planned else None,
+            journal.images.get((level, int(unit))),
+            journal.stamps.get((level, int(unit))),
+        )
+        for unit in numbers
+    ]
+
+
+def tasks(
+    job: Job, units: dict[int, list[Unit]], done: dict[int, set[int]] | None = None
+) -> dict[str, tuple[Any, ...]]:
+    """Named tasks over the units of all levels, for an executor; the names do not depend on what is done."""
+    found = {}
+    for level, members in units.items():
+        finished = set() if done is None else done[level]
+        for name, batch in batches(job.volume, level, members):
+            left = tuple(each for each in batch if each.unit not in finished)
+            if left:
+                found[name] = (job, level, left)
+    return found
 
 
 def halves(name: str, args: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:

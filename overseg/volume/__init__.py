@@ -4,9 +4,10 @@ from overseg.volume.copy import copy_volume
 from overseg.volume.create import create_labels
 from overseg.volume.describe import describe
 from overseg.volume.files import Files
+from overseg.volume.level import Level
 from overseg.volume.open import open_volume
 from overseg.volume.units import UnitGrid, check_block, unit_digest
-from overseg.volume.volume import Level, Volume
+from overseg.volume.volume import Volume
 
 __all__ = [
     "Files",

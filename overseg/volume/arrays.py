@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from overseg.errors import VolumeError
 from overseg.volume.create import create_labels, fill
+from overseg.volume.level import Triple
 from overseg.volume.units import check_block, check_dtype
-from overseg.volume.volume import Triple, Volume
+from overseg.volume.volume import Volume
 
 _WHERE = "array in memory"
 _CHUNK = (32, 256, 256)

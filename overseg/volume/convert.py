@@ -13,12 +13,12 @@ from overseg.errors import InputError, OversegError
 from overseg.volume.faults import storage_error
 from overseg.volume.files import TEMPORARY
 from overseg.volume.formats import Kind, Name, parse_output
+from overseg.volume.level import Triple
 from overseg.volume.open import check_voxel_size
 from overseg.volume.sinks import write_hdf5, write_npy, write_npz, write_zarr
 from overseg.volume.source import Source
 from overseg.volume.sources import open_source
 from overseg.volume.tiff import write_tiff
-from overseg.volume.volume import Triple
 
 
 def convert(

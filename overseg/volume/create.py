@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from overseg.errors import InputError
 from overseg.volume.faults import storage
+from overseg.volume.level import Triple
 from overseg.volume.nodes import read_node
 from overseg.volume.ome import axes_metadata, ome_attributes
 from overseg.volume.open import open_volume
 from overseg.volume.place import Place
-from overseg.volume.volume import Box, Triple, Volume
+from overseg.volume.volume import Box, Volume
 
 _SMALLEST_TOP = 256
 

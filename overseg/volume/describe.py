@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from overseg.volume.volume import Level, Volume
+from overseg.volume.level import Level
+from overseg.volume.volume import Volume
 
 
 def describe(volume: Volume) -> dict[str, Any]:

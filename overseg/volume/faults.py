@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from overseg.errors import OversegError, StorageError, VolumeError
+from overseg.errors import DamagedError, OversegError, StorageError
 
 _REMEDIES = {
     errno.ENOSPC: "free some space on that disk, then run the same command again",
@@ -58,9 +58,9 @@ def storage_error(what: str, where: str, error: BaseException, secrets: tuple[st
     return StorageError(f"{what}: {reason(error, secrets)}", where=where, remedy=remedy)
 
 
-def corrupt(where: str, error: BaseException, secrets: tuple[str, ...] = ()) -> VolumeError:
+def corrupt(where: str, error: BaseException, secrets: tuple[str, ...] = ()) -> DamagedError:
     """The error of voxels that are there but cannot be decoded."""
-    return VolumeError(
+    return DamagedError(
         f"damaged voxels: the stored bytes cannot be decoded ({reason(error, secrets)})",
         where=where,
         remedy="restore that file from a copy, or run the segmentation of that part again",

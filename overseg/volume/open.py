@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from overseg.errors import InputError, VolumeError
+from overseg.volume.level import Level, Triple
 from overseg.volume.nodes import Node, describe_array, find_arrays, read_node, require_node
 from overseg.volume.ome import Dataset, Multiscale, ome_attributes, parse_multiscale
 from overseg.volume.place import Place
 from overseg.volume.units import check_dtype
-from overseg.volume.volume import Level, Triple, Volume
+from overseg.volume.volume import Volume
 
 SUFFIXES = (".ome.zarr", ".zarr", ".n5")
 COPYING = ".overseg-copying"  # an unfinished copy

@@ -11,8 +11,8 @@ import numpy as np
 
 from overseg.volume.create import create_labels, fill
 from overseg.volume.formats import in_micrometers
+from overseg.volume.level import Triple
 from overseg.volume.source import SLAB_BYTES, Source
-from overseg.volume.volume import Triple
 
 _CHUNK = (32, 256, 256)
 _HDF5_CHUNK = (16, 128, 128)

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from overseg.errors import MissingPackageError, OversegError, VolumeError
 from overseg.volume.faults import reason, storage_error
+from overseg.volume.level import Triple
 from overseg.volume.units import check_block
-from overseg.volume.volume import Box, Triple
+from overseg.volume.volume import Box
 
 Loader = Callable[[int, int, int], npt.NDArray[np.integer]]
 SLAB_BYTES = 256 * 2**20

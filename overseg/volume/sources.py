@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from overseg.errors import VolumeError
 from overseg.volume.formats import Name, parse_name, unit_name
+from overseg.volume.level import Triple
 from overseg.volume.open import open_volume
 from overseg.volume.source import Layers, Source, reading, size_or_none
 from overseg.volume.tiff import open_tiff
 from overseg.volume.units import check_dtype
-from overseg.volume.volume import Box, Triple
+from overseg.volume.volume import Box
 
 _SIZE_KEYS = ("voxel_size", "spacing")
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from overseg.errors import InputError, VolumeError
 from overseg.volume.formats import Name, in_micrometers, unit_name
+from overseg.volume.level import Triple
 from overseg.volume.source import Layers, Source, reading, size_or_none
 from overseg.volume.units import check_dtype
-from overseg.volume.volume import Triple
 
 _STACK_AXES = "ZQI"  # Z said, or nothing said about a pile of pages
 _CLASSIC_LIMIT = 2**32 - 2**25

@@ -95,6 +95,19 @@ class UnitGrid:
         return units
 
 
+def overlap(
+    where: tuple[slice, ...], place: tuple[slice, ...]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """The voxels that two boxes share, as slices of the one and of the other."""
+    starts = [max(a.start, b.start) for a, b in zip(where, place, strict=True)]
+    stops = [min(a.stop, b.stop) for a, b in zip(where, place, strict=True)]
+    ends = list(zip(starts, stops, strict=True))
+    return (
+        tuple(slice(lo - a.start, hi - a.start) for (lo, hi), a in zip(ends, where, strict=True)),
+        tuple(slice(lo - b.start, hi - b.start) for (lo, hi), b in zip(ends, place, strict=True)),
+    )
+
+
 def unit_digest(data: npt.NDArray[np.integer]) -> bytes:
     """XXH3-128 of decoded voxels, so that two units are told apart whatever their codec or layout on disk.
 

@@ -15,45 +15,15 @@ import numpy.typing as npt
 from overseg.errors import InputError, OversegError, StorageError
 from overseg.volume.faults import Refusal, corrupt, storage, storage_error
 from overseg.volume.files import TEMPORARY, Files
+from overseg.volume.level import Level, Triple
 from overseg.volume.place import Place
-from overseg.volume.units import UnitGrid
+from overseg.volume.units import UnitGrid, overlap
 
 if TYPE_CHECKING:
     from overseg.volume.direct import Chunks
 
 Box = tuple[slice, slice, slice]
-Triple = tuple[float, float, float]
 LabelArray = npt.NDArray[np.integer]
-
-
-@dataclass(frozen=True)
-class Level:
-    """One stored array of the pyramid.
-
-    Attributes
-    ----------
-    path : str
-        Below the volume's group; empty for a bare array.
-    shape, unit_shape, chunk_shape : tuple of int
-        Of the stored array, in stored axes. The unit is the shard where there are shards, else the chunk.
-    dtype : dtype
-        In the machine's byte order.
-    scale, translation : tuple of float
-        (z, y, x): the centre of voxel i lies at ``translation + i * scale``.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    unit_shape: tuple[int, ...]
-    chunk_shape: tuple[int, ...]
-    dtype: np.dtype[np.integer]
-    scale: Triple = (1.0, 1.0, 1.0)
-    translation: Triple = (0.0, 0.0, 0.0)
-
-    @property
-    def sharded(self) -> bool:
-        """Several chunks share one stored object."""
-        return self.unit_shape != self.chunk_shape
 
 
 @dataclass(frozen=True)
@@ -80,6 +50,8 @@ class Volume:
         Of the voxel size, where the metadata say.
     part_of : str or None
         An OME-Zarr group of several levels of which this array is one: the others will not follow a change.
+    unread : frozenset of int
+        Units of level 0 that cannot be decoded: `read` gives 0 for their voxels, `read_unit` still raises.
     """
 
     place: Place
@@ -91,6 +63,7 @@ class Volume:
     voxel_size_known: bool = False
     unit: str | None = None
     part_of: str | None = None
+    unread: frozenset[int] = frozenset()
     _arrays: dict[tuple[int, int, bool | str], Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -193,7 +166,8 @@ class Volume:
             return np.empty(shape, facts.dtype)
         units = self.grid(level).over(box, t)
         with self._reading(level, units):
-            data = self._put_together(level, where, units)
+            holes = level == 0 and not self.unread.isdisjoint(units)
+            data = self._around(where, units) if holes else self._put_together(level, where, units)
             if data is None:
                 data = self._array(level)[where]
         return np.ascontiguousarray(np.asarray(data, facts.dtype).reshape(shape))
@@ -360,12 +334,16 @@ class Volume:
             chunk = self._chunk(level, unit)
             if chunk is None:
                 return None
-            into, of = [], []
-            for span, place in zip(where, grid.slices(unit), strict=True):
-                start, stop = max(span.start, place.start), min(span.stop, place.stop)
-                into.append(slice(start - span.start, stop - span.start))
-                of.append(slice(start - place.start, stop - place.start))
-            out[tuple(into)] = chunk[tuple(of)]
+            into, of = overlap(where, grid.slices(unit))
+            out[into] = chunk[of]
+        return out
+
+    def _around(self, where: tuple[slice, ...], units: list[int]) -> LabelArray:
+        """A part of level 0 with background for what cannot be decoded."""
+        out = np.zeros([span.stop - span.start for span in where], self.dtype)
+        for unit in set(units) - self.unread:
+            into, of = overlap(where, self.grid().slices(unit))
+            out[into] = self.read_unit(unit)[of]
         return out
 
     @contextmanager

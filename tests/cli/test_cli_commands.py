@@ -63,7 +63,8 @@ class Recorded:
         self.given["target"] = target
         if self.fails:
             raise self.fails
-        return SimpleNamespace(path=Path("/data/cells.overseg"), phase=self.phase, summary=lambda: SUMMARY)
+        path = Path("/data/cells.overseg")
+        return SimpleNamespace(path=path, phase=self.phase, unread=[], summary=lambda: SUMMARY)
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_config_file_is_overruled_by_the_command_line(
         "voxel_size": [1, 1, 1],
     }
     assert run("apply", "v.overseg", "--config", str(config)).exit_code == 0
-    assert applied.given == {"target": "v.overseg", "workers": 2, "finish": False}
+    assert applied.given == {"target": "v.overseg", "workers": 2, "finish": False, "allow_partial": False}
 
 
 def test_unknown_option_in_the_config_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from twins.writing import contents, edits, metadata, plan_for, store, tissue, tr
 
 from overseg.cluster.executor import InlineExecutor
 from overseg.pipeline import work
-from overseg.pipeline.apply import apply, unit_list
+from overseg.pipeline.apply import apply
 from overseg.pipeline.journal import Segment, read_journal
 from overseg.pipeline.undo import undo
 from overseg.pipeline.verify import verify
@@ -99,7 +99,7 @@ def test_a_task_that_is_run_again_elsewhere(tmp_path: Path) -> None:
     volume = store(tmp_path / "tissue.zarr", data, (8, 8, 8))
     plan = plan_for(volume, tmp_path / "tissue.overseg", merges, fills)
     journal = tmp_path / "journal"
-    units = tuple(unit_list(plan, 0, range(4), read_journal(journal)))
+    units = tuple(work.unit_list(plan, 0, range(4), read_journal(journal)))
     with locked(volume) as lock:
         for expected in (4, 0):
             job = work.Job(
