@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +155,7 @@ def correct(
     >>> plan.summary()["candidates"], bool((corrected == labels).all())
     (0, True)
     """
+    from overseg.cluster import jobs_for_both
     from overseg.volume.lock import locked
 
     settings, run = build(**options)
@@ -167,23 +169,26 @@ def correct(
         copy_place = places.default_place(target) if out is None else Path(out).absolute()
         opened = lifecycle.copy_of(opened, target, copy_place, settings)
     started = lifecycle.started(opened)
-    if started is not None:
-        made = lifecycle.load(started)
-    else:
-        lifecycle.refuse_unfinished(opened)
-        opened.check_writable()
-        with locked(opened, break_lock=run.break_lock):
-            pass  # who cannot write in the end should know before the scan
-        done = _already(opened, settings, run, client)
-        if done is not None:
-            lifecycle.copy_is_done(done.path)
-            return done
-        made = _make(opened, settings, run, lifecycle.place_for(opened, settings, out), client, progress)
-        if confirm is not None and not confirm(made):
-            return made
-    place, peak = made.path, made.peak_rss_bytes
-    del made  # apply reads what was written: no plan is to be held twice
-    finished = _apply(place, run, client, progress, opened)
+    with ExitStack() as held:
+        if started is not None:
+            made = lifecycle.load(started)
+        else:
+            lifecycle.refuse_unfinished(opened)
+            opened.check_writable()
+            with locked(opened, break_lock=run.break_lock):
+                pass  # who cannot write in the end should know before the scan
+            done = _already(opened, settings, run, client)
+            if done is not None:
+                lifecycle.copy_is_done(done.path)
+                return done
+            place = lifecycle.place_for(opened, settings, out)
+            client = held.enter_context(jobs_for_both(run, client, place / "run"))
+            made = _make(opened, settings, run, place, client, progress)
+            if confirm is not None and not confirm(made):
+                return made
+        place, peak = made.path, made.peak_rss_bytes
+        del made  # apply reads what was written: no plan is to be held twice
+        finished = _apply(place, run, client, progress, opened)
     if output is not None:
         lifecycle.copy_is_done(place)
     return replace(finished, peak_rss_bytes=max(peak, finished.peak_rss_bytes))
@@ -369,9 +374,11 @@ def _in_memory(
     write: bool,
 ) -> tuple[np.ndarray[Any, Any], Plan]:
     """Plan, and apply, on a temporary Zarr copy that lives as long as the plan: one code path for all."""
+    from overseg.cluster.held import refuse_jobs
     from overseg.volume.arrays import check_array, store_array
 
     check_array(array)
+    refuse_jobs(run)
     keeper = _Keeper()
     path = places.temporary_folder(keeper) / "array.zarr"
     store_array(path, array, settings.voxel_size)

@@ -309,8 +309,8 @@ def open_executor(
     ----------
     run : RunSettings
         Workers, memory per worker, or the address of a scheduler.
-    client : distributed.Client, optional
-        A running cluster to use.
+    client : distributed.Client or Executor, optional
+        A running cluster to use; or an executor that is open, and stays so.
     tasks_hint : int
         About how many units the largest step has. One unit, or one worker, runs in this process.
     home : Path, optional
@@ -320,6 +320,9 @@ def open_executor(
     ------
     Executor
     """
+    if isinstance(client, Executor):
+        yield client
+        return
     if client is not None:
         from overseg.cluster import on_dask
 
