@@ -15,6 +15,7 @@ from distributed import Status
 from tornado.ioloop import PeriodicCallback
 
 from overseg.cluster import queues
+from overseg.cluster.jobscript import SUBMIT
 from overseg.errors import OversegError, ResourceError
 from overseg.settings import ClusterSettings
 
@@ -25,7 +26,6 @@ _AT_ONCE = 10  # jobs to submit at a look: the batch system is everybody's
 _SURPLUS = 300.0  # seconds that jobs may be too many before idle ones are given back
 _STILLBORN = 3  # jobs in a row that end before a worker of theirs was seen
 _PASSING = re.compile(r"timed out|unable to contact|temporar|try again|zero bytes", re.IGNORECASE)
-_SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}
 
 
 class Jobs:
@@ -191,7 +191,7 @@ class Jobs:
 
     def _refused(self, error: Exception | None) -> None:
         """Submission failed: the end where no job is there, else fewer jobs for now."""
-        command = _SUBMIT[self._settings.kind]
+        command = SUBMIT[self._settings.kind]
         words = None
         if isinstance(error, FileNotFoundError):
             words = f"{command} is not found on this machine"

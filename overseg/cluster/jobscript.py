@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,9 @@ from overseg.settings import ClusterSettings
 
 #: Variable of a job script: another interpreter might have another overseg, whose answers might differ.
 VERSION = "OVERSEG_VERSION"
+
+#: What submits a job.
+SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}
 
 _WORKER = "overseg.cluster.jobworker.JobWorker"
 _DEATH_TIMEOUT = 60  # seconds that a worker looks for its driver
@@ -51,7 +53,7 @@ def scripts(settings: ClusterSettings) -> dict[str, str]:
     job = job_options(settings, "overseg", None)
     made = {"workers": job_cls("tcp://DRIVER:PORT", "job-0", **job)}
     if settings.gpu_jobs:
-        card = {**job, **card_options(settings, job)}
+        card = {**job, **card_options(settings)}
         made["workers with a card"] = job_cls("tcp://DRIVER:PORT", "card-0", **card)
     return {name: each.job_script() for name, each in made.items()}
 
@@ -71,7 +73,6 @@ def cluster_class(settings: ClusterSettings) -> Any:
 def job_options(settings: ClusterSettings, name: str, logs: Path | None) -> dict[str, Any]:
     """Options of a job without a card, as dask-jobqueue names them."""
     whom = {"project" if settings.kind == "lsf" else "account": settings.account}
-    seconds, stagger = lifetime(settings)
     return {
         **whom,
         "job_name": name,
@@ -83,19 +84,14 @@ def job_options(settings: ClusterSettings, name: str, logs: Path | None) -> dict
         "interface": settings.interface,
         "death_timeout": _DEATH_TIMEOUT,
         "python": shlex.quote(settings.python or sys.executable),
-        "job_extra_directives": list(settings.directives),
+        **_head(settings.directives),
         "job_script_prologue": [*settings.prologue, *_environment(settings)],
         "log_directory": None if logs is None else str(logs),
-        "worker_extra_args": [
-            *("--worker-class", _WORKER),
-            *("--memory-limit", str(_share(settings.memory, settings.cores))),
-            *("--lifetime", f"{seconds}s", "--lifetime-stagger", f"{stagger}s"),
-            *("--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
-        ],
+        "worker_extra_args": _worker(settings, _share(settings.memory, settings.cores)),
     }
 
 
-def card_options(settings: ClusterSettings, job: Mapping[str, Any]) -> dict[str, Any]:
+def card_options(settings: ClusterSettings) -> dict[str, Any]:
     """What is different in the options of a job with a card."""
     memory = settings.gpu_memory or settings.memory
     return {
@@ -103,13 +99,26 @@ def card_options(settings: ClusterSettings, job: Mapping[str, Any]) -> dict[str,
         "cores": 1,
         "processes": 1,
         "memory": f"{memory}B",
-        "job_extra_directives": [*settings.directives, *settings.asks_for_card],
-        "worker_extra_args": [
-            *job["worker_extra_args"],
-            *("--memory-limit", str(_share(memory, 1))),
-            *("--resources", "GPU=1"),
-        ],
+        **_head((*settings.directives, *settings.asks_for_card)),
+        "worker_extra_args": [*_worker(settings, _share(memory, 1)), "--resources", "GPU=1"],
     }
+
+
+def _head(directives: tuple[str, ...]) -> dict[str, list[str]]:
+    """Further lines of a job's head; a ``select`` of PBS takes the place of the usual one."""
+    selects = any("select=" in line for line in directives)
+    return {"job_extra_directives": list(directives), "job_directives_skip": ["select="] if selects else []}
+
+
+def _worker(settings: ClusterSettings, memory: int) -> list[str]:
+    """Arguments of ``dask worker``; of two that are the same, such as the memory, the last counts."""
+    seconds, stagger = lifetime(settings)
+    return [
+        *("--worker-class", _WORKER),
+        *("--memory-limit", str(memory)),
+        *("--lifetime", f"{seconds}s", "--lifetime-stagger", f"{stagger}s"),
+        *("--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
+    ]
 
 
 def _environment(settings: ClusterSettings) -> list[str]:

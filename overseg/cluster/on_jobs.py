@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import dask
 from distributed import Client
@@ -106,7 +105,7 @@ def opened(settings: ClusterSettings, logs: Path | None = None) -> Iterator[Dask
     """
     cluster_class = jobscript.cluster_class(settings)
     if not any(name in os.environ for name in _JOB_VARIABLES):
-        _log.warning(
+        _log.info(
             "the Dask scheduler runs here, on %s, as long as there is work; where long programs are not "
             "welcome on a login node, submit this command as a job of its own",
             platform.node(),
@@ -135,7 +134,7 @@ def opened(settings: ClusterSettings, logs: Path | None = None) -> Iterator[Dask
                 remedy="give the interface that the nodes reach this machine by: `ip -brief address`",
             ) from None
         with cluster, Client(cluster, set_as_default=False) as client:
-            jobs = Jobs(cluster, settings, jobscript.card_options(settings, job), folder)
+            jobs = Jobs(cluster, settings, jobscript.card_options(settings), folder)
             try:
                 jobs.open()
                 yield JobsExecutor(client, jobs, settings)

@@ -32,6 +32,7 @@ def run_of(cluster: dict[str, Any]) -> Any:
 def test_jobs_with_and_without_a_card_share_the_units(batch: Batch, tmp_path: Path, caplog: Any) -> None:
     (tmp_path / "units").mkdir()
     run = run_of(batch(cores=2, maximum_jobs=1, gpu_jobs=1, gpu_memory="600MiB"))
+    caplog.set_level("INFO", "overseg")
     with open_executor(run, home=tmp_path / "run") as ex:
         assert ex.workers == 3
         assert ex.memory == (600 - 256) << 20
