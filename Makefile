@@ -32,8 +32,9 @@ lint: install
 unit: install    ## kernels, rooms, refusals: under 10 minutes
 	timeout 600 $(RUN) -m pytest -q -m "not cluster and not fault and not accuracy" tests overseg
 
-parts: install   ## real processes, faults, real volumes
-	timeout 600 $(RUN) -m pytest -q -m "cluster and not fault" tests
+parts: install   ## real processes, a real SLURM, faults, real volumes
+	timeout 600 $(RUN) -m pytest -q -m "cluster and not fault and not slurm" tests
+	deploy/slurm/test-cluster.sh run timeout 600 $(RUN) -m pytest -q -m "slurm" tests
 	timeout 900 $(RUN) -m pytest -q -m "fault" tests
 	timeout 600 $(RUN) -m pytest -q -m "accuracy and not cluster and not fault" tests
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from overseg.pipeline.result import Plan
 from overseg.pipeline.running import running
 from overseg.pipeline.running import tasks_hint as units_hint
 from overseg.pipeline.unread import partial_error
-from overseg.settings import RunSettings, Settings, build, canonical
+from overseg.settings import RunSettings, Settings, build, build_run, canonical
 
 if TYPE_CHECKING:
     from overseg.pipeline.verify import Verification
@@ -109,7 +110,7 @@ def apply(
         If the store refuses to write.
     """
     folder = (plan.path if isinstance(plan, Plan) else Path(plan)).absolute()
-    run, volume = _run_only(options), lifecycle.volume_of(folder)
+    run, volume = build_run(**options), lifecycle.volume_of(folder)
     return _apply(folder, run, client, progress, volume, finish=finish, allow_partial=allow_partial)
 
 
@@ -159,6 +160,7 @@ def correct(
     >>> plan.summary()["candidates"], bool((corrected == labels).all())
     (0, True)
     """
+    from overseg.cluster import jobs_for_both
     from overseg.volume.lock import locked
 
     settings, run = build(**options)
@@ -172,25 +174,28 @@ def correct(
         copy_place = places.default_place(target) if out is None else Path(out).absolute()
         opened = lifecycle.copy_of(opened, target, copy_place, settings)
     started = lifecycle.started(opened)
-    if started is not None:
-        made = lifecycle.load(started)
-    else:
-        lifecycle.refuse_unfinished(opened)
-        opened.check_writable()
-        with locked(opened, break_lock=run.break_lock):
-            pass  # who cannot write in the end should know before the scan
-        done = _already(opened, settings, run, client)
-        if done is not None:
-            lifecycle.copy_is_done(done.path)
-            return done
-        made = _make(opened, settings, run, lifecycle.place_for(opened, settings, out), client, progress)
-        if made.unread:
-            raise partial_error(made.data, made.path, "nothing was changed, since the plan is partial")
-        if confirm is not None and not confirm(made):
-            return made
-    place, peak = made.path, made.peak_rss_bytes
-    del made  # apply reads what was written: no plan is to be held twice
-    finished = _apply(place, run, client, progress, opened)
+    with ExitStack() as held:
+        if started is not None:
+            made = lifecycle.load(started)
+        else:
+            lifecycle.refuse_unfinished(opened)
+            opened.check_writable()
+            with locked(opened, break_lock=run.break_lock):
+                pass  # who cannot write in the end should know before the scan
+            done = _already(opened, settings, run, client)
+            if done is not None:
+                lifecycle.copy_is_done(done.path)
+                return done
+            place = lifecycle.place_for(opened, settings, out)
+            client = held.enter_context(jobs_for_both(run, client, place / "run"))
+            made = _make(opened, settings, run, place, client, progress)
+            if made.unread:
+                raise partial_error(made.data, made.path, "nothing was changed, since the plan is partial")
+            if confirm is not None and not confirm(made):
+                return made
+        place, peak = made.path, made.peak_rss_bytes
+        del made  # apply reads what was written: no plan is to be held twice
+        finished = _apply(place, run, client, progress, opened)
     if output is not None:
         lifecycle.copy_is_done(place)
     return replace(finished, peak_rss_bytes=max(peak, finished.peak_rss_bytes))
@@ -221,7 +226,7 @@ def verify(
         If the plan is missing or damaged.
     """
     folder = plan.path if isinstance(plan, Plan) else Path(plan)
-    return _verify(folder, _run_only(options), client, progress, lifecycle.volume_of(folder))
+    return _verify(folder, build_run(**options), client, progress, lifecycle.volume_of(folder))
 
 
 def undo(
@@ -264,7 +269,7 @@ def undo(
     named = target.path if isinstance(target, Plan) else target
     folder, volume = lifecycle.plan_of(named, label)
     made = lifecycle.load(folder)
-    run = _run_only(options)
+    run = build_run(**options)
     asked = Request("undo", made.data.volume["location"], {})
     hint = units_hint(int(made.data.units.touched.sum()))
     with running(run, client, hint, "undo", folder, asked) as executor:
@@ -286,18 +291,6 @@ def _open(volume: Any, settings: Settings) -> Volume:
     from overseg.volume import open_volume
 
     return open_volume(volume, label=settings.label, voxel_size=settings.voxel_size)
-
-
-def _run_only(options: dict[str, Any]) -> RunSettings:
-    settings, run = build(**options)
-    if settings != Settings():
-        given = sorted(set(options) & set(Settings.model_fields))
-        raise InputError(
-            f"{', '.join(given)}: decided when the plan was made",
-            where="apply",
-            remedy="make a new plan with other settings",
-        )
-    return run
 
 
 def _make(
@@ -380,9 +373,11 @@ def _in_memory(
     write: bool,
 ) -> tuple[np.ndarray[Any, Any], Plan]:
     """Plan, and apply, on a temporary Zarr copy that lives as long as the plan: one code path for all."""
+    from overseg.cluster.held import refuse_jobs
     from overseg.volume.arrays import check_array, store_array
 
     check_array(array)
+    refuse_jobs(run)
     keeper = _Keeper()
     path = places.temporary_folder(keeper) / "array.zarr"
     store_array(path, array, settings.voxel_size)

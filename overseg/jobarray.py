@@ -15,7 +15,7 @@ from overseg.errors import InputError, PlanError
 from overseg.pipeline import batch, lifecycle
 from overseg.pipeline.request import Request, load_request
 from overseg.pipeline.running import logged, running
-from overseg.settings import Settings, build, canonical
+from overseg.settings import Settings, build, build_run, canonical
 
 if TYPE_CHECKING:
     from overseg.pipeline.batch import Array
@@ -175,8 +175,7 @@ def prepare_apply(
     OversegError
         As `overseg.apply` does.
     """
-    folder = Path(plan).absolute()
-    _, run = build(**options)
+    folder, run = Path(plan).absolute(), build_run(**options)
     if tasks < 1:
         raise InputError(f"{tasks} tasks do nothing", where="--prepare", remedy="give one or more")
     with running(run, client, 1, "apply --prepare", folder) as executor:

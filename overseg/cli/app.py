@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from overseg.cli import data, learning, repair
+from overseg.cli import cluster, data, learning, repair
 from overseg.cli.command import GOES_ON, Stopped, on_signals, this_command
 
 _ANY_LENGTH = ("--background", "--why")
@@ -40,6 +40,7 @@ app = typer.Typer(
 repair.register(app)
 data.register(app)
 learning.register(app)
+cluster.register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -117,9 +117,12 @@ def _with_config(given: dict[str, Any]) -> dict[str, Any]:
         return given
     from overseg.settings import read_config
 
-    for name, value in read_config(path).items():
+    options = read_config(path)
+    for name, value in options.items():
         if name in given and given[name] is None:
             given[name] = value
+    if "cluster" in options and "scheduler" in given and not given["scheduler"]:
+        given["cluster"] = options["cluster"]  # a table, so not among the options; --scheduler wins
     return given
 
 

@@ -120,7 +120,7 @@ class Workers:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env={**os.environ, **one_thread(), **python_path()},
             )
         self._started += 1
 
@@ -159,12 +159,15 @@ def scratch() -> Iterator[Path]:
             yield folder
 
 
-def _environment() -> dict[str, str]:
-    """The driver's, with one thread per library, and modules found where the driver finds them."""
+def one_thread() -> dict[str, str]:
+    """Variables that give each library one thread, and POT none of the array libraries it asks for."""
+    return dict.fromkeys((*_ONE_THREAD, *NOT_FOR_POT), "1")
+
+
+def python_path() -> dict[str, str]:
+    """Variables for modules to be found where this process finds them."""
     places = [str(Path(place or os.curdir).resolve()) for place in sys.path]
     return {
-        **os.environ,
-        **dict.fromkeys((*_ONE_THREAD, *NOT_FOR_POT), "1"),
         "PYTHONPATH": os.pathsep.join(places),
         "PYTHONSAFEPATH": "1",  # not also the working directory, where anything may lie
     }

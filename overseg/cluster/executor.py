@@ -300,32 +300,45 @@ class _Tries:
 
 
 @contextmanager
-def open_executor(run: RunSettings, *, client: Any = None, tasks_hint: int = 1) -> Iterator[Executor]:
+def open_executor(
+    run: RunSettings, *, client: Any = None, tasks_hint: int = 1, home: Path | None = None
+) -> Iterator[Executor]:
     """An executor for the time of a ``with`` block.
 
     Parameters
     ----------
     run : RunSettings
         Workers, memory per worker, or the address of a scheduler.
-    client : distributed.Client, optional
-        A running cluster to use.
+    client : distributed.Client or Executor, optional
+        A running cluster to use; or an executor that is open, and stays so.
     tasks_hint : int
         About how many units the largest step has. One unit, or one worker, runs in this process.
+    home : Path, optional
+        The ``run`` folder of the plan that is worked on, for the output of jobs.
 
     Yields
     ------
     Executor
     """
+    if isinstance(client, Executor):
+        yield client
+        return
     if client is not None:
         from overseg.cluster import on_dask
 
         yield on_dask.given(client, run.memory)
         return
-    if run.scheduler is not None:
+    if run.address is not None:
         from overseg.cluster import on_dask
 
-        with on_dask.connected(run.scheduler, run.memory) as connected:
+        with on_dask.connected(run.address, run.memory) as connected:
             yield connected
+        return
+    if run.cluster is not None and run.cluster.kind != "local":
+        from overseg.cluster import on_jobs
+
+        with on_jobs.of(run.cluster, run.memory, home) as of_jobs:
+            yield of_jobs
         return
     machine = limits.available()
     workers, _ = limits.share(run.workers, run.memory, machine, limits.on_login_node())

@@ -30,7 +30,8 @@ class Watch:
     patience : float
         Seconds to wait for a worker that can work, before giving up.
     why : callable, optional
-        What the batch system says of workers that do not come up; it may raise `ResourceError`.
+        What the batch system says of workers that do not come up, asked at each look while there is none that
+        can work; it may raise `ResourceError`.
     events : Events
         The run's log.
 
@@ -89,10 +90,11 @@ class Watch:
             self._carded = now
         if self.threads > self._paused:
             self._able = now
-        self._say(now, running)
+        reason = self._why() if self._why is not None and self._able < now else None
+        self._say(now, running, reason)
         if now - self._able > self._patience:
             raise ResourceError(
-                f"{self._state()} for {self._patience:.0f} seconds",
+                f"{self._state()} for {self._patience:.0f} seconds" + (f"; {reason}" if reason else ""),
                 where=address(self._client),
                 remedy="start workers for this scheduler, or see why they do not come up, and run it again",
             )
@@ -112,14 +114,13 @@ class Watch:
             return "no Dask worker has been there"
         return "all Dask workers have been paused, since their memory is full,"
 
-    def _say(self, now: float, running: Collection[str]) -> None:
+    def _say(self, now: float, running: Collection[str], reason: str | None) -> None:
         quiet = now - self._moved
         if quiet < self._next_word:
             return
         self._next_word = quiet + _LATER_WORDS
         if self._able < now:
             words = f"waiting: {self._state()} for {now - self._able:.0f} seconds"
-            reason = self._why() if self._why is not None else None
             words += f"; {reason}" if reason else ""
         else:
             some = ", ".join(sorted(running)[:3])

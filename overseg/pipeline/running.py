@@ -47,8 +47,9 @@ def running(
     from overseg import cluster
 
     hint = _MANY if run.workers else hint
-    with cluster.open_executor(run, client=client, tasks_hint=hint) as ex, logged(ex, verb, folder, request):
-        yield ex
+    opened = cluster.open_executor(run, client=client, tasks_hint=hint, home=folder / "run")
+    with opened as executor, logged(executor, verb, folder, request):
+        yield executor
 
 
 @contextmanager

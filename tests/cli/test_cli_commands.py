@@ -96,7 +96,7 @@ def test_version_and_no_command() -> None:
 
 def test_shared_options_are_those_of_the_settings() -> None:
     assert SEMANTIC.keys() == Settings.model_fields.keys()
-    assert RUNNING.keys() == RunSettings.model_fields.keys()
+    assert {*RUNNING, "cluster"} == RunSettings.model_fields.keys()  # a table has no option
     for name, kind in SEMANTIC.items():
         for choice in get_args(get_args(get_args(kind)[0])[0]):
             if isinstance(choice, str):
@@ -146,6 +146,18 @@ def test_config_file_is_overruled_by_the_command_line(
     }
     assert run("apply", "v.overseg", "--config", str(config)).exit_code == 0
     assert applied.given == {"target": "v.overseg", "workers": 2, "finish": False, "allow_partial": False}
+
+
+def test_a_table_of_the_config_file_reaches_commands_that_run_units(
+    stand_in: Callable[..., Recorded], tmp_path: Path
+) -> None:
+    config = tmp_path / "slurm.toml"
+    config.write_text('[cluster]\nkind = "slurm"\nmaximum-jobs = 3\n')
+    planned = stand_in("plan")
+    assert run("plan", "v.zarr", "--config", str(config)).exit_code == 0
+    assert planned.given["cluster"] == {"kind": "slurm", "maximum_jobs": 3}
+    assert run("plan", "v.zarr", "--config", str(config), "--scheduler", "tcp://a:1").exit_code == 0
+    assert "cluster" not in planned.given
 
 
 def test_unknown_option_in_the_config_file(tmp_path: Path) -> None:

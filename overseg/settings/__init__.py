@@ -9,9 +9,24 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from overseg.errors import InputError
+from overseg.settings.checked import Checked, parse_size
+from overseg.settings.cluster import ClusterSettings
+
+__all__ = [
+    "PUBLISHED_TILTED",
+    "ClusterSettings",
+    "RunSettings",
+    "Settings",
+    "build",
+    "canonical",
+    "digest",
+    "parse_region",
+    "parse_size",
+    "read_config",
+]
 
 Label = Annotated[int, Field(ge=0, lt=2**64)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -20,40 +35,7 @@ Range = tuple[int, int]
 #: Settings that decide something only in the published method for tilted splits.
 PUBLISHED_TILTED = ("penalty", "emd_mode")
 
-_SIZE = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
 _REGION = re.compile(r"^\s*(-?\d*)\s*:\s*(-?\d*)\s*$")
-
-
-def parse_size(text: str | int) -> int:
-    """Bytes of a size such as ``"4GiB"``, ``"512M"`` or ``1000000``.
-
-    Parameters
-    ----------
-    text : str or int
-        A number with an optional unit. ``K``, ``M``, ``G``, ``T`` and their ``i`` forms are powers of 1024.
-
-    Returns
-    -------
-    int
-        The size in bytes.
-
-    Raises
-    ------
-    ValueError
-        If the text is not a size, or the size is not positive.
-
-    Examples
-    --------
-    >>> parse_size("1.5GiB")
-    1610612736
-    """
-    match = _SIZE.match(str(text))
-    if match is None:
-        raise ValueError(f"{text!r} is not a size: write for example 4GiB")
-    size = int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
-    if size <= 0:
-        raise ValueError(f"{text!r} is not a size: it must be above zero")
-    return size
 
 
 def parse_region(text: str) -> tuple[Range, Range, Range]:
@@ -93,11 +75,7 @@ def parse_region(text: str) -> tuple[Range, Range, Range]:
     return ranges[0], ranges[1], ranges[2]
 
 
-class _Checked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Settings(_Checked):
+class Settings(Checked):
     """What decides the answer. Every field enters the plan hash.
 
     Attributes
@@ -202,7 +180,7 @@ class Settings(_Checked):
         return "paper" if self.preset == "paper" and self.model == "default" else self.model
 
 
-class RunSettings(_Checked):
+class RunSettings(Checked):
     """Where and with how much to run. None of it changes the answer.
 
     Attributes
@@ -215,6 +193,8 @@ class RunSettings(_Checked):
         Bytes for each worker.
     scheduler : str, optional
         Address of a running Dask scheduler.
+    cluster : ClusterSettings, optional
+        A batch system or another cluster that gives the workers; a mapping of its fields will do.
     break_lock : bool
         Take over a lock left by a run on another host.
     """
@@ -223,12 +203,31 @@ class RunSettings(_Checked):
     workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
     memory: int | None = None
     scheduler: str | None = None
+    cluster: ClusterSettings | None = None
     break_lock: bool = False
 
     @field_validator("memory", mode="before")
     @classmethod
     def _memory(cls, value: object) -> object:
         return parse_size(value) if isinstance(value, str | int) else value
+
+    @model_validator(mode="after")
+    def _one_source_of_workers(self) -> Self:
+        cluster = self.cluster
+        if cluster is None:
+            return self
+        if self.scheduler is not None:
+            raise ValueError("--scheduler and [cluster] both say where the workers are: leave out one")
+        if self.workers is not None and cluster.kind != "local":
+            raise ValueError(f"--workers counts processes of this machine: leave it out with {cluster.told}")
+        if self.memory is not None and cluster.is_batch:
+            raise ValueError(f"--memory is of a worker: with {cluster.told} give the memory of a job there")
+        return self
+
+    @property
+    def address(self) -> str | None:
+        """Of a running Dask scheduler, however it was named."""
+        return self.scheduler or (self.cluster.address if self.cluster is not None else None)
 
 
 def build(**options: Any) -> tuple[Settings, RunSettings]:
@@ -254,12 +253,43 @@ def build(**options: Any) -> tuple[Settings, RunSettings]:
         return Settings(**given), RunSettings(**run)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
+        place = [str(part) for part in first["loc"]]
+        in_table = place[:1] == ["cluster"]
+        name = "--" + place[0].replace("_", "-") if place else "options"
+        name = " ".join(["[cluster]", *place[1:2]]) if in_table else name
         raise InputError(
             f"{name}: {first['msg'].removeprefix('Value error, ')}",
             where=f"value {first['input']!r}",
-            remedy="see `overseg correct --help` for what it may be",
+            remedy="see docs/clusters.md" if in_table else "see `overseg correct --help` for what it may be",
         ) from None
+
+
+def build_run(**options: Any) -> RunSettings:
+    """Check options that must not decide anything: the plan did.
+
+    Parameters
+    ----------
+    **options
+        Fields of `RunSettings`; ``None`` means not given.
+
+    Returns
+    -------
+    RunSettings
+
+    Raises
+    ------
+    InputError
+        If an option is one that decides, is unknown, or has a value that cannot be.
+    """
+    settings, run = build(**options)
+    if settings != Settings():
+        given = sorted(set(options) & set(Settings.model_fields))
+        raise InputError(
+            f"{', '.join(given)}: decided when the plan was made",
+            where="apply",
+            remedy="make a new plan with other settings",
+        )
+    return run
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -292,7 +322,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"the config file is not TOML: {error}", where=str(path), remedy="see docs/settings.md"
         ) from None
-    options = {name.replace("-", "_"): value for name, value in table.items()}
+    options = _with_underscores(table)
+    if isinstance(options.get("cluster"), dict):
+        options["cluster"] = _with_underscores(options["cluster"])
     known = sorted([*Settings.model_fields, *RunSettings.model_fields])
     for name in options:
         if name not in known:
@@ -302,6 +334,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
                 remedy=f"the options are {', '.join(known)}",
             )
     return options
+
+
+def _with_underscores(table: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("-", "_"): value for name, value in table.items()}
 
 
 def canonical(settings: Settings) -> dict[str, Any]:

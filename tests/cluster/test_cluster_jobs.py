@@ -1,0 +1,113 @@
+"""What PBS and LSF are asked for, and what is read of the answers of batch systems; none is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overseg.cluster import jobscript, on_jobs, queues
+from overseg.cluster.queues import Entry
+from overseg.errors import MissingPackageError
+from overseg.settings import ClusterSettings
+
+
+def settings(**fields: Any) -> ClusterSettings:
+    return ClusterSettings(**{"walltime": "01:30:30", "memory": "8GiB", "cores": 4, **fields})
+
+
+def test_scripts_of_pbs_and_lsf() -> None:
+    card = "-l select=1:ncpus=1:ngpus=1"
+    made = jobscript.scripts(
+        settings(kind="pbs", queue="q", account="lab", gpu_jobs=1, gpu_directives=[card])
+    )
+    for line in ("-q q", "-A lab", "-l select=1:ncpus=4:mem=8192MB", "-l walltime=01:30:30"):
+        assert f"#PBS {line}\n" in made["workers"]
+    assert f"#PBS {card}\n" in made["workers with a card"]
+    assert made["workers with a card"].count("select=") == 1  # in the place of the usual one
+    made = jobscript.scripts(settings(kind="lsf", queue="q", account="lab", directives=["-R rusage[x=1]"]))
+    for line in ("-q q", '-P "lab"', "-n 4", "-W 1:31", "-R rusage[x=1]"):
+        assert f"#BSUB {line}\n" in made["workers"]
+
+
+def test_modules_are_found_where_the_driver_finds_them_unless_another_python_is_named() -> None:
+    assert "export PYTHONPATH=" in jobscript.scripts(settings(kind="slurm"))["workers"]
+    other = jobscript.scripts(settings(kind="slurm", python="/opt/a b/python"))["workers"]
+    assert "PYTHONPATH" not in other and "\n'/opt/a b/python' -m distributed" in other
+
+
+def test_workers_leave_a_part_of_the_walltime_to_the_units_that_run() -> None:
+    assert jobscript.lifetime(settings(kind="slurm", walltime="24:00:00")) == (86400 - 600, 200)
+    assert jobscript.lifetime(settings(kind="slurm", walltime="00:10:00")) == (480, 40)
+
+
+def test_the_smaller_share_counts_where_units_go_to_any_worker() -> None:
+    of = jobscript.memory_of_worker
+    assert of(settings(kind="slurm")) == of(settings(kind="slurm", gpu_jobs=1)) == (8192 - 256) << 18
+    assert of(settings(kind="slurm", gpu_jobs=1, gpu_memory="1GiB")) == 768 << 20
+
+
+def test_queues_are_read() -> None:
+    text = "7|PENDING|JobHeldUser\n8|RUNNING|None\n9|PENDING|Nodes required for job are DOWN|x\n"
+    found = queues.parse_lines(text)
+    assert found["7"] == Entry("PENDING", "JobHeldUser") and found["8"] == Entry("RUNNING")
+    assert found["7"].waits and not found["8"].waits and len(found) == 3
+    assert queues.parse_lines("5|EXIT|-\n6|PEND|Job slot limit reached;\n").keys() == {"6"}
+
+
+PBS = """Job Id: 12.head
+    Job_Name = overseg-1
+    job_state = Q
+    comment = Not Running: Insufficient amount of resource: ngpus (R: 1 A: 0
+\t T: 0)
+    Hold_Types = n
+
+Job Id: 13.head
+    job_state = H
+    Hold_Types = u
+
+Job Id: 14.head
+    job_state = C
+"""
+
+
+def test_queues_of_pbs_are_read() -> None:
+    found = queues.parse_pbs(PBS)
+    assert found.keys() == {"12", "13"}
+    assert found["12"].reason.endswith("(R: 1 A: 0 T: 0)") and found["13"].waits
+    assert "qrls 13" in queues.in_words(found)
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo '3|RUN|-'", {"3": Entry("RUN")}),
+        ("echo 'Job <3> is not found' >&2; exit 255", {}),
+        ("echo 'LSF is down' >&2; exit 255", "bjobs: LSF is down"),
+    ],
+)
+def test_a_queue_that_does_not_answer_says_nothing_of_jobs(
+    script: str, expected: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "bjobs"
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert asyncio.run(queues.ask("lsf", "overseg-1", ["3"])) == expected
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert asyncio.run(queues.ask("lsf", "overseg-1", ["3"])) == "bjobs: No such file or directory"
+
+
+def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("dask_jobqueue", "dask_cuda"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingPackageError, match=r"overseg\[hpc\]"):
+        jobscript.scripts(settings(kind="slurm"))
+    with (
+        pytest.raises(MissingPackageError, match="dask-cuda"),
+        on_jobs.of(ClusterSettings(kind="cuda"), None, None),
+    ):
+        pass
