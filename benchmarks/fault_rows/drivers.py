@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.fault_rows import Row, timed
 from twins.trials import LIMIT, Subject, finish
+
+from benchmarks.fault_rows import Row, timed
 
 
 def two_at_once(subject: Subject, times: int) -> Row:
-    """A second `apply`, `correct` and `undo` while the first one writes; and a second `plan` into one folder."""
+    """A second `apply`, `undo` and `correct` while the first one writes."""
     with timed("two drivers at once") as row:
         for _ in range(times):
             volume = subject.fresh()

@@ -6,8 +6,9 @@ import shutil
 import time
 from collections import Counter
 
-from benchmarks.fault_rows import Row, timed
 from twins.trials import WORKER_STEPS, Subject, finish
+
+from benchmarks.fault_rows import Row, timed
 
 _EACH = 2  # kills in a step of one run: a unit that ends three workers is given up, as it should be
 
