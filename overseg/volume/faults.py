@@ -52,6 +52,8 @@ def storage_error(what: str, where: str, error: BaseException, secrets: tuple[st
             remedy="work on a copy (`--output COPY`)",
         )
     number = error.errno if isinstance(error, OSError) else None
+    if "://" in where and number != errno.EACCES:  # what a disk would mean by it is not what a store does
+        number = None
     if number is None and isinstance(error, PermissionError):  # object stores give no number
         number = errno.EACCES
     remedy = _DEFAULT if number is None else _REMEDIES.get(number, _DEFAULT)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from overseg.errors import InputError, VolumeError
-from overseg.volume.files import Files, LocalFiles, RemoteFiles, secrets_of
+from overseg.volume.files import Files, LocalFiles
+from overseg.volume.remote import RemoteFiles, impatient, patient, secrets_of
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _SAVE = "save it first: `zarr.save_array('volume.zarr', data)`, or pass a NumPy array to `overseg.correct`"
@@ -127,4 +128,7 @@ class Place:
 
         if self.local:
             return LocalStore(self.location, read_only=read_only)
-        return FsspecStore.from_url(self._url, storage_options=dict(self._options), read_only=read_only)
+        options = patient(self._url, self._options)
+        store = FsspecStore.from_url(self._url, storage_options=options, read_only=read_only)
+        impatient(store.fs)
+        return store

@@ -18,8 +18,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from overseg.errors import InputError, MissingPackageError, OversegError, StorageError, VolumeError
 from overseg.volume import copy_volume, create_labels, open_volume
 from overseg.volume.create import fill
-from overseg.volume.files import Files, LocalFiles, RemoteFiles
+from overseg.volume.files import Files, LocalFiles
 from overseg.volume.place import Place
+from overseg.volume.remote import RemoteFiles
 
 DATA = np.random.default_rng(5).integers(0, 90, (6, 40, 40)).astype(np.uint32)
 ALL = np.s_[0:6, 0:40, 0:40]
