@@ -17,7 +17,7 @@ from overseg.volume.files import Files, Keys, is_leftover
 
 #: For S3, where nothing else is configured: seconds to connect and to wait for the next bytes, and tries of
 #: one request. botocore would wait a minute five times over, and s3fs tries all that up to 25 times.
-CONNECT, ANSWER, TRIES = 10, 20, 3
+CONNECT, ANSWER, TRIES = 10, 10, 2
 _AGAIN = 2  # times that s3fs tries all of that again
 
 
