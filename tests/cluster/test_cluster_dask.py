@@ -261,3 +261,45 @@ def test_a_scheduler_that_goes_away_is_named(cluster: LocalCluster) -> None:
         cluster.close()
         with pytest.raises(ResourceError, match="scheduler is gone"):
             dict(steps)
+
+
+def greedy(numbers: list[int], folder: str) -> dict[str, object]:
+    """Takes far more memory than a worker has, if it is given more than two numbers."""
+    with (Path(folder) / "-".join(map(str, numbers))).open("a") as file:
+        file.write("x")
+    if len(numbers) > 2:
+        eats(0)
+    return {"sum": sum(numbers)}
+
+
+def killer(numbers: list[int], folder: str) -> dict[str, object]:
+    """Ends its process, as the system's out-of-memory killer would."""
+    if len(numbers) > 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"sum": sum(numbers)}
+
+
+def in_two(name: str, args: tuple[object, ...]) -> dict[str, tuple[object, ...]]:
+    numbers, folder = args
+    assert isinstance(numbers, list)
+    middle = len(numbers) // 2
+    parts = (numbers[:middle], numbers[middle:]) if middle else ()
+    return {f"{name}.{i}": (part, folder) for i, part in enumerate(parts)}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("fn", [greedy, killer])
+def test_what_takes_its_workers_memory_is_halved(fn: types.FunctionType, tmp_path: Path) -> None:
+    with embedded(2, 200 << 20) as ex:
+        ex.log_to(tmp_path / "run")
+        work = {"large": ([1, 2, 3, 4], str(tmp_path)), "small": ([5], str(tmp_path))}
+        found = dict(ex.run("sum", fn, work, halve=in_two))
+    assert {name: receipt["sum"] for name, receipt in found.items()} == {
+        "large.0": 3,
+        "large.1": 7,
+        "small": 5,
+    }
+    log = (tmp_path / "run" / "events.jsonl").read_text()
+    assert log.count('"event":"halved"') == 1 and '"event":"died"' in log
+    if fn is greedy:  # once more on a new worker, in case the old one had grown; then smaller
+        assert (tmp_path / "1-2-3-4").read_text() == "xx"
