@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from distributed import Status
+from distributed import SchedulerPlugin, Status
 from tornado.ioloop import PeriodicCallback
 
 from overseg.cluster import queues
@@ -111,7 +111,13 @@ class Jobs:
         while self._busy:
             await asyncio.sleep(0.05)
 
+    def arrived(self, worker: object) -> None:
+        """A worker is there: its job is no failure, whenever it ends."""
+        self._served.add(_job_of(worker))
+        self._stillborn = 0
+
     async def _start(self) -> None:
+        self._cluster.scheduler.add_plugin(_Arrivals(self), name="overseg-jobs")
         await self._tend()
         self._timer = PeriodicCallback(self._tend, 1000 * _LOOK)
         self._timer.start()
@@ -141,9 +147,6 @@ class Jobs:
         if isinstance(found, str):
             return
         self._queued = found
-        for name in {_job_of(worker.name) for worker in self._cluster.scheduler.workers.values()}:
-            self._served.add(name)
-            self._stillborn = 0
         for name, number in ids.items():
             if number not in found:
                 self._bury(name)
@@ -185,8 +188,8 @@ class Jobs:
             error = caught
         for name, job in list(self._cluster.workers.items()):
             if job.job_id is None:
-                self._served.add(name)  # was never there: no stillborn job
-                self._bury(name)
+                job.status = Status.closed
+                del self._cluster.workers[name], self._cluster.worker_spec[name]
         self._refused(error)
 
     def _refused(self, error: Exception | None) -> None:
@@ -256,6 +259,16 @@ class Jobs:
                 if lines:
                     return f"{lines[-1].strip()} ({path.name})"
         return "it left no output"
+
+
+class _Arrivals(SchedulerPlugin):  # type: ignore[misc]
+    """Tells the jobs of every worker that comes, for some are gone again at the next look."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        self._jobs.arrived(scheduler.workers[worker].name)
 
 
 def _job_of(worker: object) -> str:

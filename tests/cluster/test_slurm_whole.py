@@ -94,8 +94,8 @@ def test_whatever_becomes_of_jobs_and_driver(
     volume = store(tmp_path / "v.zarr", broken)
     words = ("correct", volume, "--config", config(maximum_jobs=1), "--yes")
     first = start(*words)
-    receipts = tmp_path / "v.overseg" / "run"
-    wait_for(lambda: any(receipts.rglob("scan*.jsonl")))
+    events = tmp_path / "v.overseg" / "run" / "events.jsonl"
+    wait_for(lambda: '"event":"done"' in events.read_text() if events.exists() else False)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert left() == []
@@ -104,7 +104,7 @@ def test_whatever_becomes_of_jobs_and_driver(
     time.sleep(2)  # the workers come up
     subprocess.run(["scancel", *queue("-o", "%i")], check=True)
     corrected = answer(second)
-    assert len(list((receipts / "jobs").glob("*.err"))) == 3
+    assert len(list((events.parent / "jobs").glob("*.err"))) == 3
     assert corrected["plan_hash"] == expected[0]
     assert (zarr.open_array(volume)[:] == expected[1]).all()
 
