@@ -42,6 +42,9 @@ def test_jobs_with_and_without_a_card_share_the_units(batch: Batch, tmp_path: Pa
         while len({receipt["job"] for receipt in found.values()}) < 2 and tries < 10:
             tries += 1
             found |= dict(ex.run(f"step-{tries}", unit, units(12, 0.2, tmp_path / "units")))
+        on_card = {receipt["job"] for receipt in found.values() if receipt["card"] == "0"}
+        few = dict(ex.run("card", unit, units(6, 0.1, tmp_path / "units"), card=True))
+        assert {receipt["job"] for receipt in few.values()} == on_card
         workers = ex._client.scheduler_info()["workers"].values()  # type: ignore[attr-defined]
         assert Counter(str(worker["resources"]) for worker in workers) == {"{'GPU': 1.0}": 1, "{}": 2}
         assert {worker["nthreads"] for worker in workers} == {1}
