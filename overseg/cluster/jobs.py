@@ -102,7 +102,8 @@ class Jobs:
         """
         if self._fatal is not None:
             raise self._fatal
-        said = [f"jobs '{self._name}': {queues.in_words(self._queued) or 'none in the queue'}"]
+        state = queues.in_words(self._queued) or "none that waits"
+        said = [f"jobs '{self._name}': {state}"]
         said += self._said.values()
         return "; ".join([*said, f"their output: {self._logs}"])
 
@@ -150,7 +151,10 @@ class Jobs:
         ids = {name: job.job_id for name, job in self._cluster.workers.items()}
         here = {_job_of(worker.name) for worker in self._cluster.scheduler.workers.values()}
         now = time.monotonic()
-        if ids.keys() <= here or now - self._asked < self._pause:
+        if ids.keys() <= here:
+            self._queued = {}
+            return
+        if now - self._asked < self._pause:
             return
         self._asked = now
         found = await queues.ask(self._settings.kind, self._name, list(ids.values()))
