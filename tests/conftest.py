@@ -1,14 +1,17 @@
-"""Shared fixtures: the real volumes, found once."""
+"""Shared fixtures: the real volumes, found once, and a SLURM."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+_SLURM = "deploy/slurm/test-cluster.sh"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -31,3 +34,40 @@ def real() -> Callable[..., np.ndarray]:
             return archive[key]
 
     return load
+
+
+@pytest.fixture(scope="session")
+def slurm() -> None:
+    """A running SLURM, told by SLURM_CONF. In CI it must be there, elsewhere tests are skipped without."""
+    if "SLURM_CONF" in os.environ:
+        subprocess.run(["sinfo", "-h"], capture_output=True, timeout=30, check=True)
+    elif os.environ.get("CI"):
+        pytest.fail(f"SLURM is not running: start it with {_SLURM}")
+    else:
+        pytest.skip(
+            f"SLURM_CONF is not set: `{_SLURM} run python -m pytest -m slurm tests` starts a SLURM (as root)"
+        )
+
+
+@pytest.fixture
+def batch(slurm: None) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Settings of a small cluster, and no jobs left behind."""
+
+    def settings(**fields: Any) -> dict[str, Any]:
+        return {
+            "kind": "slurm",
+            "walltime": "00:10:00",
+            "memory": "1GiB",
+            "maximum_jobs": 2,
+            "interface": "lo",
+            "patience": "00:02:00",
+            **fields,
+        }
+
+    from slurm_jobs import left  # a neighbour of the tests that ask for this
+
+    yield settings
+    over = left()
+    if over:
+        subprocess.run(["scancel", *over], check=False)
+    assert over == []

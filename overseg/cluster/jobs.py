@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from distributed import Status
+from distributed import SchedulerPlugin, Status
 from tornado.ioloop import PeriodicCallback
 
 from overseg.cluster import queues
@@ -21,7 +21,8 @@ from overseg.settings import ClusterSettings
 
 _log = logging.getLogger(__name__)
 
-_LOOK = 3.0  # seconds between looks at the queue
+_LOOK = 3.0  # seconds between looks at the workers, and at the queue while something happens there
+_SELDOM = 30.0  # seconds between looks at a queue in which nothing happens
 _AT_ONCE = 10  # jobs to submit at a look: the batch system is everybody's
 _SURPLUS = 300.0  # seconds that jobs may be too many before idle ones are given back
 _STILLBORN = 3  # jobs in a row that end before a worker of theirs was seen
@@ -50,6 +51,7 @@ class Jobs:
 
     def __init__(self, cluster: Any, settings: ClusterSettings, card_job: dict[str, Any], logs: Path) -> None:
         self._cluster, self._settings, self._logs = cluster, settings, logs
+        self._name = str(cluster.job_name)
         self._specs = {
             "job": dict(cluster.new_spec),
             "card": {"cls": cluster.job_cls, "options": {**cluster.new_spec["options"], **card_job}},
@@ -60,10 +62,11 @@ class Jobs:
         self._stillborn = 0
         self._surplus_since: float | None = None
         self._queued: dict[str, queues.Entry] = {}
+        self._pause, self._asked = _LOOK, -_SELDOM
         self._said: dict[str, str] = {}
         self._fatal: OversegError | None = None
         self._timer: PeriodicCallback | None = None
-        self._busy = False
+        self._busy = self._cancelled = False
 
     def open(self) -> None:
         """Submit the first jobs, and keep looking after them.
@@ -80,10 +83,12 @@ class Jobs:
     def want(self, units: int) -> None:
         """So many units are left to run."""
         self._left = units
+        if units:
+            self._cancelled = False
 
     def cancel(self) -> None:
-        """End all jobs: what still runs there is not to write any more."""
-        self._left = 0
+        """End all jobs until units are wanted: what still runs there is not to write any more."""
+        self._left, self._cancelled = 0, True
         with suppress(Exception):  # the way out of a step that failed already
             self._cluster.sync(self._end, list(self._cluster.worker_spec))
 
@@ -97,7 +102,8 @@ class Jobs:
         """
         if self._fatal is not None:
             raise self._fatal
-        said = [f"jobs '{self._cluster.job_name}': {queues.in_words(self._queued) or 'none in the queue'}"]
+        state = queues.in_words(self._queued) or "none that waits"
+        said = [f"jobs '{self._name}': {state}"]
         said += self._said.values()
         return "; ".join([*said, f"their output: {self._logs}"])
 
@@ -111,13 +117,20 @@ class Jobs:
         while self._busy:
             await asyncio.sleep(0.05)
 
+    def arrived(self, worker: object) -> None:
+        """A worker is there: its job is no failure, whenever it ends."""
+        self._served.add(_job_of(worker))
+        self._stillborn = 0
+
     async def _start(self) -> None:
+        self._cluster.scheduler.add_plugin(_Arrivals(self), name="overseg-jobs")
         await self._tend()
         self._timer = PeriodicCallback(self._tend, 1000 * _LOOK)
         self._timer.start()
 
     async def _tend(self) -> None:
-        if self._busy or self._fatal is not None or self._cluster.status != Status.running:
+        over = self._cancelled or self._fatal is not None or self._cluster.status != Status.running
+        if self._busy or over:
             return
         self._busy = True
         try:
@@ -127,57 +140,67 @@ class Jobs:
         except Exception as error:  # a timer's errors end in a log that nobody reads
             self._fatal = ResourceError(
                 f"the jobs cannot be looked after: {type(error).__name__}: {error}",
-                where=f"jobs '{self._cluster.job_name}', {self._logs}",
+                where=f"jobs '{self._name}', {self._logs}",
                 remedy="run the same command again: what is done is kept",
             )
         finally:
             self._busy = False
 
     async def _look(self) -> None:
-        """Forget the jobs that are no more."""
+        """Forget the jobs that are no more. Those whose workers are here are, so the queue is not asked."""
         ids = {name: job.job_id for name, job in self._cluster.workers.items()}
-        found = await queues.ask(self._settings.kind, self._cluster.job_name, list(ids.values()))
+        here = {_job_of(worker.name) for worker in self._cluster.scheduler.workers.values()}
+        now = time.monotonic()
+        if ids.keys() <= here:
+            self._queued = {}
+            return
+        if now - self._asked < self._pause:
+            return
+        self._asked = now
+        found = await queues.ask(self._settings.kind, self._name, list(ids.values()))
         self._note("queue", found if isinstance(found, str) else None)
         if isinstance(found, str):
             return
+        self._pause = min(2 * self._pause, _SELDOM) if found == self._queued else _LOOK
         self._queued = found
-        for name in {_job_of(worker.name) for worker in self._cluster.scheduler.workers.values()}:
-            self._served.add(name)
-            self._stillborn = 0
         for name, number in ids.items():
             if number not in found:
                 self._bury(name)
-        if not self._cluster.scheduler.workers:
-            for entry in found.values():
-                if entry.waits and entry.reason in queues.HOPELESS:
-                    self._fatal = self._error(
-                        f"the jobs will wait for ever: {queues.in_words(found)}",
-                        queues.HOPELESS[entry.reason],
-                    )
+        for entry in () if here else found.values():
+            if entry.waits and entry.reason in queues.HOPELESS:
+                what = f"the jobs will wait for ever: {queues.in_words(found)}"
+                self._fatal = self._error(what, queues.HOPELESS[entry.reason])
 
     def _bury(self, name: str) -> None:
-        job = self._cluster.workers.pop(name, None)
-        self._cluster.worker_spec.pop(name, None)
-        if job is None:
-            return
-        job.status = Status.closed
-        if name in self._served:
+        number = self._drop(name)
+        if number is None or name in self._served:
             self._served.discard(name)
             return
         self._stillborn += 1
-        _log.warning("job %s ended before it had a worker: %s", job.job_id, self._last_words(job.job_id))
+        words = self._last_words(number)
+        _log.warning("job %s ended before it had a worker: %s", number, words)
         if self._stillborn >= _STILLBORN:
             self._fatal = self._error(
-                f"{self._stillborn} jobs ended before they had a worker: {self._last_words(job.job_id)}",
+                f"{self._stillborn} jobs ended before they had a worker: {words}",
                 "see their output; most often they do not find this machine (set interface in [cluster]), "
                 "or have another environment (set prologue or python)",
             )
+
+    def _drop(self, name: str) -> str | None:
+        """Forget a job that is not in the queue; its number."""
+        self._cluster.worker_spec.pop(name, None)
+        job = self._cluster.workers.pop(name, None)
+        if job is None:
+            return None
+        job.status = Status.closed
+        return None if job.job_id is None else str(job.job_id)
 
     async def _submit(self) -> None:
         for kind, wanted in (("job", self._wanted()), ("card", self._settings.gpu_jobs)):
             for _ in range(min(_AT_ONCE, wanted - len(self._names(kind)))):
                 self._cluster.worker_spec[f"{kind}-{self._count}"] = self._specs[kind]
                 self._count += 1
+                self._pause = _LOOK
         error = None
         try:
             await self._cluster._correct_state()
@@ -185,8 +208,7 @@ class Jobs:
             error = caught
         for name, job in list(self._cluster.workers.items()):
             if job.job_id is None:
-                self._served.add(name)  # was never there: no stillborn job
-                self._bury(name)
+                self._drop(name)
         self._refused(error)
 
     def _refused(self, error: Exception | None) -> None:
@@ -246,16 +268,29 @@ class Jobs:
             _log.warning("%s", words)
 
     def _error(self, what: str, remedy: str) -> ResourceError:
-        return ResourceError(what, where=f"jobs '{self._cluster.job_name}', {self._logs}", remedy=remedy)
+        return ResourceError(what, where=f"jobs '{self._name}', {self._logs}", remedy=remedy)
 
     def _last_words(self, job_id: str) -> str:
         """The last line of the job's output that says anything."""
-        for path in sorted(self._logs.glob(f"*{job_id}*"), reverse=True):
+        named = re.compile(rf"(^|[-.eo]){job_id}($|\.)")  # each system has its own way
+        for path in sorted(self._logs.glob("*")):
+            if not named.search(path.name):
+                continue
             with suppress(OSError):
                 lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
                 if lines:
                     return f"{lines[-1].strip()} ({path.name})"
         return "it left no output"
+
+
+class _Arrivals(SchedulerPlugin):  # type: ignore[misc]
+    """Tells the jobs of every worker that comes, for some are gone again at the next look."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        self._jobs.arrived(scheduler.workers[worker].name)
 
 
 def _job_of(worker: object) -> str:

@@ -112,7 +112,7 @@ class Watch:
     def _state(self) -> str:
         if not self.threads:
             return "no Dask worker has been there"
-        return "all Dask workers have been paused, since their memory is full,"
+        return "all Dask workers have been paused, with their memory full or their time nearly over,"
 
     def _say(self, now: float, running: Collection[str], reason: str | None) -> None:
         quiet = now - self._moved

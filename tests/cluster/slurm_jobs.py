@@ -45,3 +45,11 @@ def unit(x: int, seconds: float, folder: str) -> dict[str, Any]:
 
 def units(count: int, seconds: float, folder: Path) -> dict[str, tuple[int, float, str]]:
     return {str(x): (x, seconds, str(folder)) for x in range(count)}
+
+
+def eats(x: int) -> dict[str, Any]:
+    """Takes far more memory than a small job's worker has."""
+    ballast = bytearray(500 << 20)
+    ballast[:: 1 << 12] = b"x" * len(ballast[:: 1 << 12])
+    time.sleep(60)
+    return {"x": x + len(ballast)}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import LocalCluster
 
-from overseg.cluster import jobscript, on_jobs, queues
+from overseg.cluster import jobscript, on_jobs, open_executor, queues
 from overseg.cluster.queues import Entry
 from overseg.errors import MissingPackageError
-from overseg.settings import ClusterSettings
+from overseg.settings import ClusterSettings, RunSettings
 
 
 def settings(**fields: Any) -> ClusterSettings:
@@ -111,3 +113,22 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
         on_jobs.of(ClusterSettings(kind="cuda"), None, None),
     ):
         pass
+
+
+@pytest.mark.cluster
+def test_a_worker_for_each_card_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dask-cuda's cluster is Dask's local one with a card for each process; one without cards stands in."""
+
+    def local(**options: Any) -> LocalCluster:
+        return LocalCluster(n_workers=2, **options)
+
+    module = types.ModuleType("dask_cuda")
+    module.LocalCUDACluster = local  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dask_cuda", module)
+    with open_executor(RunSettings(cluster=ClusterSettings(kind="cuda"), memory=1 << 30)) as ex:
+        assert (ex.workers, ex.memory, ex.cards) == (2, 1 << 30, True)
+        assert dict(ex.run("step", abs_of, {"1": (-1,)}, card=True))["1"]["abs"] == 1
+
+
+def abs_of(x: int) -> dict[str, Any]:
+    return {"abs": abs(x)}

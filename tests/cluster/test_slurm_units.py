@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slurm_jobs import left, queue, unit, units
+from slurm_jobs import eats, left, queue, unit, units
 
-from overseg.cluster import open_executor
-from overseg.errors import ResourceError
+from overseg.cluster import jobs, open_executor
+from overseg.errors import ResourceError, TaskError
 from overseg.settings import build
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slurm]
@@ -41,6 +42,9 @@ def test_jobs_with_and_without_a_card_share_the_units(batch: Batch, tmp_path: Pa
         while len({receipt["job"] for receipt in found.values()}) < 2 and tries < 10:
             tries += 1
             found |= dict(ex.run(f"step-{tries}", unit, units(12, 0.2, tmp_path / "units")))
+        on_card = {receipt["job"] for receipt in found.values() if receipt["card"] == "0"}
+        few = dict(ex.run("card", unit, units(6, 0.1, tmp_path / "units"), card=True))
+        assert {receipt["job"] for receipt in few.values()} == on_card
         workers = ex._client.scheduler_info()["workers"].values()  # type: ignore[attr-defined]
         assert Counter(str(worker["resources"]) for worker in workers) == {"{'GPU': 1.0}": 1, "{}": 2}
         assert {worker["nthreads"] for worker in workers} == {1}
@@ -93,6 +97,40 @@ def test_a_refused_job_is_an_error_with_the_words_of_sbatch(batch: Batch) -> Non
         pass
     assert "invalid partition specified: nowhere" in str(caught.value)
     assert "[cluster]" in str(caught.value)
+
+
+def test_fewer_jobs_are_better_than_none(
+    batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """As where a user may have only so many jobs in the queue."""
+    real = shutil.which("sbatch")
+    limited = tmp_path / "sbatch"
+    limited.write_text(
+        f'#!/bin/sh\nif mkdir {tmp_path}/first 2>/dev/null; then exec {real} "$@"; fi\n'
+        'echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1\n'
+    )
+    limited.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "units").mkdir()
+    with open_executor(run_of(batch())) as ex:
+        assert len(dict(ex.run("step", unit, units(8, 1.0, tmp_path / "units")))) == 8
+    assert caplog.text.count("QOSMaxSubmitJobPerUserLimit") == 1
+
+
+def test_jobs_that_idle_are_given_back(batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_SURPLUS", 0.5)
+    with open_executor(run_of(batch(maximum_jobs=3))) as ex:
+        many = dict(ex.run("many", unit, units(40, 0.3, tmp_path)))
+        assert len({receipt["job"] for receipt in many.values()}) == 3
+        (one,) = dict(ex.run("one", unit, {"100": (100, 9.0, str(tmp_path))})).values()
+        assert queue("-t", "RUNNING", "-o", "%i") == [one["job"]]
+
+
+def test_a_worker_that_outgrows_its_memory_is_ended_and_not_its_job(batch: Batch) -> None:
+    with open_executor(run_of(batch(memory="500MiB", maximum_jobs=1))) as ex:
+        with pytest.raises(TaskError, match="each time it was tried"):
+            dict(ex.run("eat", eats, {"big": (1,)}))
+        assert len(queue("-t", "RUNNING", "-o", "%i")) <= 1
 
 
 def test_an_interface_that_is_not_there_is_named(batch: Batch) -> None:
@@ -149,14 +187,17 @@ with open_executor(build(cluster={cluster!r})[1]) as ex:
 """
 
 
-def test_jobs_end_soon_after_a_killed_driver(batch: Batch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_jobs_end_with_their_driver(blow: signal.Signals, batch: Batch, tmp_path: Path) -> None:
     code = DRIVER.format(cluster=batch(), folder=str(tmp_path))
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env)
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env
+    )
     assert driver.stdout is not None
     driver.stdout.readline()
     assert queue("-t", "RUNNING", "-o", "%i")
-    driver.send_signal(signal.SIGKILL)
+    driver.send_signal(blow)
     driver.wait()
     driver.stdout.close()
     assert left() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -87,6 +88,26 @@ def test_plan_and_apply_by_the_config_file(
     assert list((Path(planned["plan"]) / "run" / "jobs").glob("*.err"))
 
 
+def test_the_driver_may_be_a_job_itself(
+    broken: np.ndarray, expected: tuple[str, np.ndarray], config: Config, tmp_path: Path
+) -> None:
+    volume = store(tmp_path / "v.zarr", broken)
+    command = shlex.join(
+        [sys.executable, "-m", "overseg", "correct", str(volume), "--yes", "--config", str(config())]
+    )
+    out = tmp_path / "driver.out"
+    subprocess.run(
+        ["sbatch", "--mem=1G", "--cpus-per-task=2", f"--output={out}", f"--wrap={command}"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    wait_for(lambda: len(queue("-o", "%i")) > 1)
+    wait_for(lambda: not queue("-o", "%i"))
+    assert (zarr.open_array(volume)[:] == expected[1]).all(), out.read_text()
+    assert "the Dask scheduler runs here" not in out.read_text()  # no login node
+
+
 def test_whatever_becomes_of_jobs_and_driver(
     broken: np.ndarray, expected: tuple[str, np.ndarray], config: Config, tmp_path: Path
 ) -> None:
@@ -94,8 +115,8 @@ def test_whatever_becomes_of_jobs_and_driver(
     volume = store(tmp_path / "v.zarr", broken)
     words = ("correct", volume, "--config", config(maximum_jobs=1), "--yes")
     first = start(*words)
-    receipts = tmp_path / "v.overseg" / "run"
-    wait_for(lambda: any(receipts.rglob("scan*.jsonl")))
+    events = tmp_path / "v.overseg" / "run" / "events.jsonl"
+    wait_for(lambda: '"event":"done"' in events.read_text() if events.exists() else False)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert left() == []
@@ -104,7 +125,7 @@ def test_whatever_becomes_of_jobs_and_driver(
     time.sleep(2)  # the workers come up
     subprocess.run(["scancel", *queue("-o", "%i")], check=True)
     corrected = answer(second)
-    assert len(list((receipts / "jobs").glob("*.err"))) == 3
+    assert len(list((events.parent / "jobs").glob("*.err"))) == 3
     assert corrected["plan_hash"] == expected[0]
     assert (zarr.open_array(volume)[:] == expected[1]).all()
 
