@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ from overseg.errors import InputError, ResourceError, TaskError
 _log = logging.getLogger(__name__)
 _IN_FLIGHT = 2  # units per worker: one that runs and one that waits there
 _TRIES = 3  # deaths of workers that one unit may cause
+_SEEN = 12  # deaths that it may see, alone there or not
+_TOGETHER = 0.25  # seconds in which all units of a dead worker are told of
 _PATIENCE = 300.0  # seconds without any worker
 _SHOWN = find_spec("bokeh") is not None  # the dashboard needs it
 _CARDLESS = 60.0  # seconds without a graphics card, until processors do what one was to do
@@ -92,9 +95,9 @@ class DaskExecutor(Executor):
                 try:
                     outcome = batch.outcome(future)
                 except KilledWorker as error:
-                    outcome = self._bereaved(batch, future, error)
-                else:
-                    watch.progressed()
+                    yield from self._bereaved(batch, batch.together(future, error), error)
+                    continue
+                watch.progressed()
                 if outcome is not None:
                     yield outcome
         finally:
@@ -103,29 +106,36 @@ class DaskExecutor(Executor):
                 if self._embedded:  # what still runs there must not write after we are gone
                     self._embedded.kill()
 
-    def _bereaved(self, batch: _Batch, future: Future, error: KilledWorker) -> tuple[str, Failure] | None:
-        """The unit is put back in line, or given up."""
-        name, worker = batch.running[future], str(error.last_worker.name)
-        deaths = batch.again(future)
+    def _bereaved(
+        self, batch: _Batch, futures: list[Future], error: KilledWorker
+    ) -> Iterator[tuple[str, Failure]]:
+        """Units of a worker that died are put back in line, or given up."""
+        worker = str(error.last_worker.name)
         greedy = self._embedded is not None and self._embedded.ended_for_memory(worker)
-        self.events.add("died", batch.step, name, worker=worker, memory=greedy or None)
-        if deaths < (min(2, self._tries) if greedy else self._tries):
-            _log.warning("worker %s died; unit %s of step '%s' is done again", worker, name, batch.step)
-            return None
-        batch.give_up(name)
+        for future in futures:
+            name = batch.running[future]
+            deaths = batch.again(future, alone=len(futures) == 1)
+            self.events.add("died", batch.step, name, worker=worker, memory=greedy or None)
+            if deaths < (min(2, self._tries) if greedy else self._tries):
+                _log.warning("worker %s died; unit %s of step '%s' is done again", worker, name, batch.step)
+                continue
+            batch.give_up(name)
+            yield name, self._death(batch.step, name, worker, greedy)
+
+    def _death(self, step: str, name: str, worker: str, greedy: bool) -> Failure:
         if greedy:
-            return name, Failure(
+            return Failure(
                 ResourceError(
-                    f"step '{batch.step}' took far more than the {self.memory >> 20:,} MiB of a worker",
+                    f"step '{step}' took far more than the {self.memory >> 20:,} MiB of a worker",
                     where=f"unit {name}",
                     remedy="give each worker more with --memory, and use fewer with --workers",
                 ),
                 worker=worker,
                 greedy=True,
             )
-        return name, Failure(
+        return Failure(
             TaskError(
-                f"step '{batch.step}' ended its worker process each time it was tried",
+                f"step '{step}' ended its worker process each time it was tried",
                 where=f"unit {name}, {self._embedded.last_words(worker) if self._embedded else worker}",
                 remedy="most often memory ran out: give each worker more with --memory, or use fewer with "
                 "--workers, then run the same command again (what is done is kept)",
@@ -143,6 +153,7 @@ class _Batch:
         self.running: dict[Future, str] = {}
         self.deaths: dict[str, int] = {}
         self.on_cards: set[str] = set()
+        self._seen: dict[str, int] = {}
         self._client, self._fn, self._units = client, fn, units
         self._waiting = list(units)[::-1]
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
@@ -190,13 +201,27 @@ class _Batch:
         self.deaths.pop(name, None)
         return name, found
 
-    def again(self, future: Future) -> int:
-        """Put the unit back in line; the deaths it has caused or seen."""
+    def together(self, future: Future, error: KilledWorker) -> list[Future]:
+        """The futures of all units that a dead worker had, running or waiting."""
+        found: list[Future] = [future]
+        others: list[Future] = []
+        end = time.monotonic() + _TOGETHER
+        while (rest := end - time.monotonic()) > 0 and (other := self.next_done(rest)) is not None:
+            cause = other.exception() if other.status == "error" and other in self.running else None
+            same = isinstance(cause, KilledWorker) and cause.last_worker.address == error.last_worker.address
+            (found if same else others).append(other)
+        for other in others:
+            self._done.put(other)
+        return found
+
+    def again(self, future: Future, alone: bool) -> int:
+        """Put the unit back in line; the deaths it has caused: where several were there, none is sure."""
         name = self.running.pop(future)
         self.on_cards.discard(name)
-        self.deaths[name] = self.deaths.get(name, 0) + 1
+        self._seen[name] = self._seen.get(name, 0) + 1
+        self.deaths[name] = self.deaths.get(name, 0) + 1 if alone else max(self.deaths.get(name, 0), 1)
         self._waiting.append(name)
-        return self.deaths[name]
+        return self.deaths[name] if self._seen[name] < _SEEN else _SEEN
 
     def give_up(self, name: str) -> None:
         self._waiting.remove(name)
