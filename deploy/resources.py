@@ -165,8 +165,8 @@ def table() -> str:
         f"* With `--kind both` the time is about {both:.0f} times as long (*Labels that touch*, 1 GiB).",
         "* *These jobs* takes for granted that all steps but `decide` and `plan`, which run in the driver, "
         "share out evenly among the workers. Only one and two workers were measured, on a machine of two "
-        f"cores: two were {speed[1] / speed[2]:.2f} times as fast as one (*Workers*). Take this column as a lower "
-        "bound.",
+        f"cores: two were {speed[1] / speed[2]:.2f} times as fast as one (*Workers*). Take this column as "
+        "a lower bound.",
         f"* Start-up comes on top: {start:.1f} s at most on one machine (*Growth*), and the wait in a queue.",
         f"* `driver.sbatch` asks for {asked} GiB, enough up to about {enough / 1024:.1f} TiB.",
         f"* A card speeds up earth mover's distances alone, needed for {looked:.1%} of the candidates (*Who "

@@ -4,8 +4,8 @@
 #   array.sh plan VOLUME PLAN TASKS [OPTION...]
 #   array.sh apply PLAN TASKS [OPTION...]
 #
-# The options are those of overseg, the same for all parts. Partition and account: SBATCH_PARTITION,
-# SBATCH_ACCOUNT. OVERSEG_AT_ONCE: tasks that may run at the same time. OVERSEG_FINISH_CPUS and
+# The options are those of overseg, the same for all parts. Partition, account, time: SBATCH_PARTITION,
+# SBATCH_ACCOUNT, SBATCH_TIMELIMIT. OVERSEG_AT_ONCE: tasks that may run at the same time. OVERSEG_FINISH_CPUS and
 # OVERSEG_FINISH_MEM: of the last part (8, 16G).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
