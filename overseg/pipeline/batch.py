@@ -185,10 +185,12 @@ def apply_task(folder: Path, task: int, progress: Progress | None) -> int:
     OversegError
         As `overseg.pipeline.work.write` does.
     """
-    array = load_array(folder, "apply")
-    which = _checked(task, array)
     plan = read_plan(folder)
     volume = open_plan_volume(plan, None)
+    if read_state(volume).phase(plan.hash) == APPLIED:
+        return 0
+    array = load_array(folder, "apply")
+    which = _checked(task, array)
     lock = array.lock(volume)
     lock.check()
     state = read_state(volume)

@@ -47,6 +47,10 @@ class Owner:
         Unique to one lock.
     since : str
         Local time at which the lock was taken, for people.
+    job : str
+        Cluster and number of the SLURM job that the process is.
+    restarts : int
+        How often SLURM has put that job into the queue again: only when it had ended.
     """
 
     host: str
@@ -56,6 +60,8 @@ class Owner:
     started: str
     token: str
     since: str
+    job: str = ""
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -198,6 +204,8 @@ def _refuse_if_held(owner: Owner, me: Owner, volume: Volume, break_lock: bool) -
     here = owner.machine == me.machine and owner.host == me.host
     if here and not _alive(owner, me):
         return
+    if me.job and me.job == owner.job and me.restarts > owner.restarts:
+        return  # the same job on another node, which SLURM began anew since that one was lost
     who = f"process {owner.pid} on {owner.host}, since {owner.since}"
     if here:
         raise LockedError(
@@ -220,7 +228,14 @@ def _alive(owner: Owner, me: Owner) -> bool:
 def _this_process() -> Owner:
     pid = os.getpid()
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    return Owner(platform.node(), _machine(), _boot(), pid, _started(pid) or "", uuid.uuid4().hex, since)
+    started, token = _started(pid) or "", uuid.uuid4().hex
+    return Owner(platform.node(), _machine(), _boot(), pid, started, token, since, *_job())
+
+
+def _job() -> tuple[str, int]:
+    number, restarts = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "0")
+    job = f"{os.environ.get('SLURM_CLUSTER_NAME', '')}:{number}" if number else ""
+    return job, int(restarts) if restarts.isdigit() else 0
 
 
 def _machine() -> str:

@@ -112,6 +112,8 @@ def test_the_volume_is_held_for_the_array_until_it_is_finished(calm, volume: Pat
     assert second.generation > first.generation and second.token != first.token
     overseg.apply(place, finish=True)
     np.testing.assert_array_equal(voxels(volume), calm[3])
+    assert jobarray.apply_task(place, 0).units == 0  # late, and nothing is left to do
+    overseg.undo(place)
     with pytest.raises(PlanError, match="nothing was prepared"):
         jobarray.apply_task(place, 0)
 

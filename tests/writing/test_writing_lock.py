@@ -134,3 +134,22 @@ def test_of_many_who_try_one_wins(volume: Volume, owner: Owner) -> None:
     assert max(most) == 1
     with locked(volume):
         assert len(held(volume)) == 1
+
+
+def test_a_job_that_slurm_began_anew_takes_over_from_itself(
+    volume: Volume, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node was lost, and it runs on another one now: nobody is there to say --break-lock."""
+    elsewhere = {"host": "node7", "machine": "another"}
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "lab")
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    for job, restarts, again in (("lab:12", 0, "0"), ("lab:13", 0, "1"), ("", 0, "1"), ("lab:12", 1, "1")):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", again)
+        leave(volume, owner, **elsewhere, job=job, restarts=restarts)
+        with pytest.raises(LockedError, match="another machine"), locked(volume):
+            pass
+    leave(volume, owner, **elsewhere, job="lab:12", restarts=1)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    with locked(volume):
+        pass
+    assert held(volume) == []
