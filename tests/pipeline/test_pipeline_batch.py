@@ -126,7 +126,7 @@ def test_what_does_not_fit_what_was_prepared_is_refused(volume: Path) -> None:
         jobarray.plan_task(volume, 2)
     with pytest.raises(PlanError, match="other settings"):
         jobarray.plan_task(volume, 0, max_gap=1)
-    with pytest.raises(PlanError, match="for `overseg plan`"):
+    with pytest.raises(PlanError, match="not finished"):
         jobarray.apply_task(place, 0)
     with pytest.raises(InputError, match="0 tasks"):
         jobarray.prepare_plan(volume, 0)
