@@ -122,7 +122,7 @@ def test_jobs_that_idle_are_given_back(batch: Batch, tmp_path: Path, monkeypatch
     with open_executor(run_of(batch(maximum_jobs=3))) as ex:
         many = dict(ex.run("many", unit, units(40, 0.3, tmp_path)))
         assert len({receipt["job"] for receipt in many.values()}) == 3
-        (one,) = dict(ex.run("one", unit, {"100": (100, 9.0, str(tmp_path))})).values()
+        (one,) = dict(ex.run("one", unit, {"100": (100, 12.0, str(tmp_path))})).values()
         assert queue("-t", "RUNNING", "-o", "%i") == [one["job"]]
 
 
