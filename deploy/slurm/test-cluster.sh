@@ -105,6 +105,10 @@ start() {
   installed || install_packages
   stop
   rm -rf "$LAB"
+  for port in "$PORT" $((PORT + 1)); do
+    ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null ||
+      fail "port $port is taken, perhaps by another SLURM: choose one with OVERSEG_SLURM_PORT"
+  done
   getent hosts "$HOST" >/dev/null || echo "127.0.0.1 $HOST" >>/etc/hosts
   configure
   start_munge

@@ -59,6 +59,7 @@ def scripts(settings: ClusterSettings) -> dict[str, str]:
 
 
 def cluster_class(settings: ClusterSettings) -> Any:
+    """Of dask-jobqueue, for the kind. Raises `MissingPackageError`."""
     try:
         import dask_jobqueue
     except ImportError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import platform
@@ -21,7 +20,7 @@ from overseg.cluster.embedded import scratch
 from overseg.cluster.executor import Args, Outcomes
 from overseg.cluster.failures import Unit
 from overseg.cluster.jobs import Jobs
-from overseg.cluster.on_dask import _NEVER_IDLE, DaskExecutor, given
+from overseg.cluster.on_dask import _NEVER_IDLE, _SHOWN, DaskExecutor, given
 from overseg.errors import MissingPackageError, ResourceError
 from overseg.settings import ClusterSettings
 
@@ -94,7 +93,8 @@ def opened(settings: ClusterSettings, logs: Path | None = None) -> Iterator[Dask
     settings : ClusterSettings
         Of a batch system.
     logs : Path, optional
-        Folder for the jobs' output, on a file system that the nodes share.
+        Folder for the jobs' output, on a file system that the nodes share; one in the user's home when not
+        given, or where its name cannot stand in a job script.
 
     Raises
     ------
@@ -115,14 +115,16 @@ def opened(settings: ClusterSettings, logs: Path | None = None) -> Iterator[Dask
         silence_logging_cmgr(logging.CRITICAL),
         dask.config.set(_NEVER_IDLE),
     ):
-        folder = temporary if logs is None or _AWKWARD.search(str(logs)) else logs.absolute()
+        # The nodes must see it: homes are shared, temporary folders are not.
+        shared = [*([] if logs is None else [logs.absolute()]), Path.home() / ".cache" / "overseg" / "jobs"]
+        folder = next((place for place in shared if not _AWKWARD.search(str(place))), temporary)
         job = jobscript.job_options(settings, f"overseg-{uuid.uuid4().hex[:6]}", folder)
         try:
             cluster = cluster_class(
                 silence_logs=False,
                 scheduler_options={
                     "allowed_failures": 0,
-                    "dashboard": importlib.util.find_spec("bokeh") is not None,
+                    "dashboard": _SHOWN,
                     "dashboard_address": "127.0.0.1:0",
                 },
                 **job,

@@ -122,7 +122,7 @@ def test_jobs_that_idle_are_given_back(batch: Batch, tmp_path: Path, monkeypatch
     with open_executor(run_of(batch(maximum_jobs=3))) as ex:
         many = dict(ex.run("many", unit, units(40, 0.3, tmp_path)))
         assert len({receipt["job"] for receipt in many.values()}) == 3
-        (one,) = dict(ex.run("one", unit, {"100": (100, 9.0, str(tmp_path))})).values()
+        (one,) = dict(ex.run("one", unit, {"100": (100, 12.0, str(tmp_path))})).values()
         assert queue("-t", "RUNNING", "-o", "%i") == [one["job"]]
 
 
@@ -131,6 +131,17 @@ def test_a_worker_that_outgrows_its_memory_is_ended_and_not_its_job(batch: Batch
         with pytest.raises(TaskError, match="each time it was tried"):
             dict(ex.run("eat", eats, {"big": (1,)}))
         assert len(queue("-t", "RUNNING", "-o", "%i")) <= 1
+
+
+def test_output_goes_where_the_nodes_see_it(
+    batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head of a job script has no way to name some paths, such as those with blanks."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "units").mkdir()
+    with open_executor(run_of(batch(maximum_jobs=1)), home=tmp_path / "my plans" / "run") as ex:
+        assert len(dict(ex.run("step", unit, units(2, 0.1, tmp_path / "units")))) == 2
+    assert len(list((tmp_path / "home" / ".cache" / "overseg" / "jobs").glob("*.err"))) == 1
 
 
 def test_an_interface_that_is_not_there_is_named(batch: Batch) -> None:

@@ -116,13 +116,17 @@ def test_whatever_becomes_of_jobs_and_driver(
     words = ("correct", volume, "--config", config(maximum_jobs=1), "--yes")
     first = start(*words)
     events = tmp_path / "v.overseg" / "run" / "events.jsonl"
-    wait_for(lambda: '"event":"done"' in events.read_text() if events.exists() else False)
+
+    def done() -> int:
+        return events.read_text().count('"event":"done"') if events.exists() else 0
+
+    wait_for(lambda: done() > 0)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert left() == []
+    before = done()
     second = start(*words)
-    wait_for(lambda: bool(queue("-t", "RUNNING", "-o", "%i")))
-    time.sleep(2)  # the workers come up
+    wait_for(lambda: done() > before)
     subprocess.run(["scancel", *queue("-o", "%i")], check=True)
     corrected = answer(second)
     assert len(list((events.parent / "jobs").glob("*.err"))) == 3
