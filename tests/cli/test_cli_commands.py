@@ -23,6 +23,7 @@ COMMANDS = (
     "apply",
     "correct",
     "verify",
+    "again",
     "undo",
     "show",
     "convert",

@@ -1,0 +1,72 @@
+"""Parts of a run from the command line: job arrays, one unit alone, following."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from typer.testing import CliRunner
+
+import overseg
+from overseg.cli.app import app
+from overseg.measure import generate_tissue, simulate_splits
+
+
+@pytest.fixture(scope="module")
+def broken() -> np.ndarray:
+    tissue = generate_tissue((16, 64, 64), n_cells=40, seed=4)
+    return simulate_splits(tissue, rate=0.5, seed=4)[0].astype(np.uint16)
+
+
+@pytest.fixture
+def volume(broken: np.ndarray, tmp_path: Path) -> Path:
+    zarr.create_array(str(tmp_path / "v.zarr"), data=broken, chunks=(8, 32, 32))
+    return tmp_path / "v.zarr"
+
+
+def run(*words: object) -> dict[str, object]:
+    done = CliRunner().invoke(app, [*map(str, words), "--json"])
+    assert done.exit_code == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def refused(*words: object) -> str:
+    done = CliRunner().invoke(app, [*map(str, words)])
+    assert done.exit_code == 1
+    return done.stderr
+
+
+def test_both_halves_as_arrays(broken: np.ndarray, volume: Path, tmp_path: Path) -> None:
+    corrected, plan = overseg.correct(broken)
+    common = ("plan", volume, "--out", tmp_path / "p.overseg")
+    assert "begin with `overseg plan VOLUME --prepare N`" in refused(*common, "--task", 0)
+    assert "begin with `overseg plan VOLUME --prepare N`" in refused(*common, "--finish")
+    said = run(*common, "--prepare", 2)
+    assert said["tasks"] == 2 and said["memory_bytes"] == 4 << 30
+    place = str(said["plan"])
+    assert "only one of" in refused(*common, "--prepare", 2, "--task", 0)
+    assert "number the tasks of the array 0 to 1" in refused(*common, "--task", 2)
+    assert "the same options" in refused(*common, "--task", 0, "--max-gap", 1)
+    assert sum(int(str(run(*common, "--task", i)["units"])) for i in range(2)) == said["units"]
+    assert run(*common, "--finish")["plan_hash"] == plan.hash
+    assert "begin with `overseg apply PLAN --prepare N`" in refused("apply", place, "--finish")
+    run("apply", place, "--prepare", 2)
+    assert "--finish" in refused("apply", place)
+    for i in range(2):
+        run("apply", place, "--task", i)
+    run("apply", place, "--finish")
+    np.testing.assert_array_equal(zarr.open_array(str(volume), mode="r")[:], corrected)
+    assert run("apply", place, "--prepare", 2)["units"] == 0
+    shown = CliRunner().invoke(app, ["show", "--follow", place])
+    assert shown.exit_code == 0 and "apply: done" in shown.stderr
+
+
+def test_wrong_places_are_named(volume: Path, tmp_path: Path) -> None:
+    assert "no log of a run" in refused("show", "--follow", volume)
+    assert "nothing was run in this folder" in refused("again", tmp_path, "scan/x")
+    place = run("plan", volume)["plan"]
+    assert "names no unit" in refused("again", place, "scan")
+    assert "no unit of that name" in refused("again", place, "scan/nonsense")
