@@ -1,9 +1,10 @@
 """What happens to runs, one module per kind of fault, each with ``rows(seed, seconds) -> list of dict``.
 
 ``seed`` decides moments and victims; after about ``seconds`` no further trial is begun. A row is a dict:
-``fault``; ``times`` it was tried; ``landed``, how often it met a run at work; ``wrong``, volumes or answers that
-were not as they should be (the rows here end with an error at the first, so that there it is always 0); ``result``
-in words; ``seconds`` it took; ``command`` that makes it. Every module here is found by `benchmarks.faults`.
+``fault``; ``times`` it was tried; ``landed``, how often it met a run at work; ``wrong``, volumes or answers
+that were not as they should be (the first ends the rows here with an error, so that it is 0 where there is a
+row); ``result`` in words; ``seconds`` it took; ``command`` that makes it. `benchmarks.faults` finds every
+module here.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Row:
 
 
 @contextmanager
-def timed(fault: str, command: str) -> Iterator[Row]:
+def timed(fault: str, command: str = "") -> Iterator[Row]:
     """A row that knows how long it took."""
     row, begin = Row(fault, command=command), time.monotonic()
     yield row

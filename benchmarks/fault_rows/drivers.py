@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_rows import Clock, Row, timed
 from twins.trials import Subject
+
+from benchmarks.fault_rows import Clock, Row, timed
 
 COMMAND = "python -m benchmarks.faults drivers"
 
@@ -30,7 +31,7 @@ def always() -> bool:
 
 
 def two_at_once(subject: Subject, times: int, go_on: Callable[[], bool] = always) -> Row:
-    """A second `apply`, `undo` or `correct` while the first one writes (and stands still until it was refused)."""
+    """A second `apply`, `undo` or `correct` while the first one writes, and then stands still."""
     with timed("two drivers at once on a volume", COMMAND) as row:
         while row.landed < times and row.times < 2 * times and go_on():
             volume = subject.fresh()

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_rows import Clock, Row, timed
 from twins.trials import PAPER, Run, Subject
+
+from benchmarks.fault_rows import Clock, Row, timed
 
 COMMAND = "python -m benchmarks.faults kills"
 _EACH = 2  # kills in a step of one run: a unit that ends three workers is given up, as it should be
@@ -64,7 +65,9 @@ def workers(subjects: list[Subject], times: int, go_on: Callable[[], bool] = alw
             subject.check_corrected(volume, ending.said["plan_hash"])
             shutil.rmtree(volume.parent)
     told = ", ".join(f"{count} in {step}" for step, count in struck.items())
-    row.result = f"same hash, same voxels, nobody helped ({told}; {runs} runs; {deaths} units lost their worker)"
+    row.result = (
+        f"same hash, same voxels, nobody helped ({told}; {runs} runs; {deaths} units lost their worker)"
+    )
     return row
 
 
@@ -80,7 +83,7 @@ def _strike(run: Run, subject: Subject, names: tuple[str, ...]) -> bool:
 
 
 def drivers(subjects: list[Subject], times: int, go_on: Callable[[], bool] = always) -> Row:
-    """The driver of `correct` is killed at any moment, up to four times; then the command is run to its end."""
+    """The driver of `correct` is killed at any moment, up to four times; then it is run to its end."""
     struck: Counter[str] = Counter()
     alone = volumes = 0
     with timed("SIGKILL of the driver, then again", COMMAND) as row:

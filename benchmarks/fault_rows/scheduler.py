@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client
+from twins.trials import LIMIT, Subject, files_of
 
 from benchmarks.fault_rows import Clock, Row, timed
-from twins.trials import LIMIT, Subject, files_of
 
 COMMAND = "python -m benchmarks.faults scheduler"
 _MODULE = "distributed.cli.dask_"
@@ -86,7 +86,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def scheduler_lost(subject: Subject, times: int, go_on: Callable[[], bool] = always) -> Row:
-    """The scheduler is killed while `correct` plans or writes; then on with workers of its own, or a new one."""
+    """The scheduler is killed while `correct` plans or writes; then on with a new one, or none."""
     waits = []
     steps = ("scan", "fill", "write")
     with timed("scheduler lost", COMMAND) as row:
@@ -112,8 +112,8 @@ def scheduler_lost(subject: Subject, times: int, go_on: Callable[[], bool] = alw
             else:
                 subject.finish(volume)
     row.result = (
-        f"exit 1, a clear error after {max(waits, default=0):.0f} s at most; run again, with a new scheduler or "
-        "with none, the same hash and voxels"
+        f"exit 1, a clear error after {max(waits, default=0):.0f} s at most; run again, with a new scheduler "
+        "or with none, the same hash and voxels"
     )
     return row
 
@@ -150,5 +150,7 @@ def workers_back(subject: Subject, times: int, go_on: Callable[[], bool] = alway
             else:
                 subject.check_corrected(volume, subject.hash)
             shutil.rmtree(volume.parent)
-    row.result = "they look at the lock before each write, and write nothing: every byte as the other run left it"
+    row.result = (
+        "they look at the lock before each write, and write nothing: every byte as the other run left it"
+    )
     return row

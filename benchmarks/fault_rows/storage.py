@@ -1,4 +1,4 @@
-"""Disks that fill up, turn read-only, or lose the permission for one unit, while a plan is made, applied, undone."""
+"""Disks that fill up, turn read-only, or refuse one unit, while a plan is made, applied or undone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_rows import Clock, Row, timed
 from twins.disks import Cure, fill, make_read_only, may_mount, refuse, small_disk
 from twins.trials import CHUNKS, SHAPE, Run, Subject
+
+from benchmarks.fault_rows import Clock, Row, timed
 
 COMMAND = "python -m benchmarks.faults storage"
 _STEPS = {"plan": ("scan", "score", "fill"), "apply": ("write",), "undo": ("undo",)}
@@ -104,7 +105,9 @@ def one_unit(
 
     with timed("permission lost on one unit", COMMAND) as row:
         _all(row, subject, cases, times, go_on, inflict)
-    row.result += " (its file for plan, the folder it is in for apply and undo; run without the right of root)"
+    row.result += (
+        " (its file for plan, the folder it is in for apply and undo; run without the right of root)"
+    )
     return row
 
 
@@ -184,4 +187,3 @@ def _after(
         if case.verb == "plan" and not failed:
             subject.run("apply", place)
         subject.check_corrected(volume, subject.hash, place)
-

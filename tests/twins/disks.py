@@ -1,8 +1,8 @@
 """Disks that fill up, turn read-only, or refuse one file while a run is at work; and their cures.
 
-The operating system itself refuses in all cases. Where this process may mount, a disk is a small tmpfs and what
-turns read-only is a mount; where it may not, a limit on the size of files, and file modes, do the same. Set
-``OVERSEG_NO_MOUNT`` to see how it goes without.
+The operating system itself refuses in all cases. Where this process may mount, a disk is a small tmpfs and
+what turns read-only is a mount; where it may not, a limit on the size of files, and file modes, do the same.
+Set ``OVERSEG_NO_MOUNT`` to see how it goes without.
 """
 
 from __future__ import annotations

@@ -204,7 +204,8 @@ class Subject:
         verb : str
         target : Path
         *options
-            Of the command line, beyond the subject's settings; two workers where they name no ``--scheduler`` and no ``--workers``.
+            Of the command line, beyond the subject's settings; two workers where they name
+            no ``--scheduler`` and no ``--workers``.
         modes : bool
             File modes shall hold for it, also where this process is root's.
         place : Path, optional
