@@ -18,9 +18,9 @@ COMMAND = "python -m benchmarks.faults drivers"
 
 def rows(seed: int, seconds: float) -> list[dict[str, Any]]:
     """Ten times each."""
-    clock = Clock(seconds)
     with tempfile.TemporaryDirectory() as folder:
         subject = Subject(Path(folder), seed)
+        clock = Clock(seconds)  # which undisturbed runs do not take from
         found = [two_at_once(subject, 15, clock.left(0.6)), two_plans(subject, 10, clock.left())]
     return [row.plain() for row in found]
 

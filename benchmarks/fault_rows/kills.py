@@ -23,12 +23,12 @@ _WRITING = 0.05  # seconds that a worker which went on would need to be seen
 
 def rows(seed: int, seconds: float) -> list[dict[str, Any]]:
     """A hundred workers, a hundred drivers, and twenty drivers of which a plan is undone at once."""
-    clock = Clock(seconds)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for name in ("ours", "papers"):
             (home / name).mkdir()
         ours, papers = Subject(home / "ours", seed), Subject(home / "papers", seed, PAPER)
+        clock = Clock(seconds)  # which undisturbed runs do not take from
         found = [
             workers([papers, ours], 100, clock.left(0.4)),
             drivers([ours, papers], 100, clock.left(0.8)),

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from twins.trials import PAPER, Subject  # noqa: E402
+from twins.trials import PAPER, SMALL, Subject  # noqa: E402
 
 from benchmarks import faults  # noqa: E402
 from benchmarks.fault_rows import drivers, kills, scheduler, storage  # noqa: E402
@@ -22,12 +22,12 @@ real = pytest.mark.parametrize("_", [pytest.param(0, marks=[pytest.mark.fault, p
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory) -> Subject:
-    return Subject(tmp_path_factory.mktemp("ours"), seed=3)
+    return Subject(tmp_path_factory.mktemp("ours"), 3, shape=SMALL)
 
 
 @real
 def test_workers_killed(tmp_path, subject, _):
-    papers = Subject(tmp_path, 3, PAPER)
+    papers = Subject(tmp_path, 3, PAPER, SMALL)
     row = kills.workers([papers, subject], 9)
     assert (
         row.landed == 9 and "in scan" in row.result and "in score" in row.result and "in apply" in row.result
