@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,17 +51,14 @@ ON_UNITS = (
 )
 
 
-def rows(seed: int, seconds: float) -> list[dict[str, Any]]:
+def rows(seed: int, seconds: float) -> Iterator[dict[str, Any]]:
     """Each case three times."""
     with tempfile.TemporaryDirectory() as folder:
         subject = Subject(Path(folder), seed)
         clock = Clock(seconds)  # which undisturbed runs do not take from
-        found = [
-            disk_full(subject, 3, clock.left(0.4)),
-            read_only(subject, 3, clock.left(0.6)),
-            one_unit(subject, 3, clock.left()),
-        ]
-    return [row.plain() for row in found]
+        yield disk_full(subject, 3, clock.left(0.4)).plain()
+        yield read_only(subject, 3, clock.left(0.6)).plain()
+        yield one_unit(subject, 3, clock.left()).plain()
 
 
 def always() -> bool:
