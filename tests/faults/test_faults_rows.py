@@ -56,7 +56,7 @@ def test_workers_of_a_lost_scheduler_come_back(subject, _):
 
 @real
 def test_disk_full(subject, _):
-    cases = (Case("plan", "fill", "plan"), Case("apply", "write", "plan"))
+    cases = (Case("plan", "scan", "plan"), Case("apply", "write", "volume"))
     assert storage.disk_full(subject, 1, cases=cases).landed
 
 
@@ -69,14 +69,13 @@ def test_read_only_midway(subject, _):
 def test_disk_fails_where_nothing_can_be_mounted(subject, monkeypatch, _):
     monkeypatch.setattr(storage, "may_mount", lambda: False)
     monkeypatch.setattr("twins.disks.may_mount", lambda: False)
-    assert storage.disk_full(subject, 1, cases=(Case("apply", "write", "volume"),)).landed
-    assert storage.read_only(subject, 1, cases=(Case("undo", "undo", "volume"),)).landed
+    assert storage.disk_full(subject, 1, cases=(Case("apply", "write", "plan"),)).landed
+    assert storage.read_only(subject, 1, cases=(Case("plan", "scan", "plan"),)).landed
 
 
 @real
 def test_permission_lost_on_one_unit(subject, _):
-    cases = (Case("plan", "scan", "volume"), Case("apply", "write", "volume"))
-    assert storage.one_unit(subject, 1, cases=cases).landed
+    assert storage.one_unit(subject, 1, cases=(Case("apply", "write", "volume"),)).landed
 
 
 @real

@@ -247,7 +247,7 @@ class Subject:
 
     def plan(self, volume: Path, *options: object) -> Path:
         """A finished plan, found undisturbed."""
-        self.run("plan", volume, *options)
+        self.run("plan", volume, *options, "--workers", 1)
         return volume.parent / "v.overseg"
 
     def run(self, verb: str, target: Path, *options: object, limit: float = LIMIT) -> Ending:
