@@ -13,7 +13,7 @@ _OWNER = "ask its owner for permission, then run the same command again; or work
 _REMEDIES = {
     errno.ENOSPC: "free some space on that disk, then run the same command again",
     errno.EDQUOT: "your quota is used up: free some space, then run the same command again",
-    errno.EFBIG: "files may not grow so large: raise the limit (`ulimit -f`), then run the same command again",
+    errno.EFBIG: "no larger files are allowed: raise `ulimit -f`, then run the same command again",
     errno.EROFS: "the file system is mounted read-only: once it can be written, run the same command again; "
     "or work on a copy elsewhere (`--output COPY`)",
     errno.EACCES: _OWNER,
