@@ -36,7 +36,7 @@ def test_workers_killed(tmp_path, subject, _):
 
 @real
 def test_driver_killed(subject, _):
-    assert kills.drivers([subject], 3).landed == 3
+    assert kills.drivers([subject], 2).landed == 2
 
 
 @real
