@@ -358,6 +358,8 @@ def _already(volume: Volume, settings: Settings, run: RunSettings, client: Any) 
     if last is None or last.phase != "applied" or find_place(last, volume) is None:
         return None
     made = lifecycle.load(lifecycle.find(last, volume))
+    if made.unread:  # it may be restored by now
+        return None
     if made.data.settings != canonical(settings) or not _verify(made.path, run, client, None, volume).ok:
         return None
     return replace(made, peak_rss_bytes=peak_rss())
