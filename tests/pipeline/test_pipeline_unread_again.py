@@ -161,3 +161,27 @@ def test_times_and_levels(broken: np.ndarray, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(DamagedError, match="cannot be decoded"):
         overseg.apply(plan, allow_partial=True, workers=1)
     assert files(path) == before
+
+
+def test_one_inner_chunk_takes_its_shard_along(broken: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "v.zarr"
+    zarr.create_array(str(path), shape=broken.shape, chunks=(2, 8, 8), shards=CHUNKS, dtype="u4")[:] = broken
+    torn = path / TORN
+    data = bytearray(torn.read_bytes())
+    index = np.frombuffer(bytes(data[-(16 * 8 + 4) : -4]), "<u8").reshape(8, 2)  # before its checksum
+    start, size = map(int, index[index[:, 0] != 2**64 - 1][0])
+    data[start : start + size] = bytes(size)
+    torn.write_bytes(data)
+    plan = overseg.plan(path, workers=1)
+    assert [each["voxels"] for each in plan.unread] == ["t 0:1, z 4:8, y 16:32, x 16:32"]
+    concerned = near(broken) - {0}
+    rows = [row for row in plan.candidates.to_pylist() if {row["a"], row["b"]} & concerned]
+    assert rows and {row["reason"] for row in rows} == {"unread"}
+    overseg.apply(plan, allow_partial=True, workers=1)
+    assert torn.read_bytes() == data
+    assert overseg.verify(plan, workers=1).ok
+    overseg.undo(plan, workers=1)
+    # The shards around are as they were, voxel by voxel.
+    stored = zarr.open_array(str(path), mode="r")
+    np.testing.assert_array_equal(stored[8:], broken[8:])
+    np.testing.assert_array_equal(stored[:4], broken[:4])
