@@ -1,97 +1,128 @@
-"""Fifty kills of `apply`: benchmarks/faults.md and faults.json. Run with ``make faults``."""
+"""Runs that die, and what is left of them: benchmarks/faults.md and faults.json. Run with ``make faults``.
+
+``python -m benchmarks.faults`` does all; ``python -m benchmarks.faults kills storage`` does these parts and
+keeps what the file has of the others. A part is a module of `benchmarks.fault_rows`; one may say with
+``lacking()`` what it needs and does not find here.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
+import pkgutil
 import platform
-import sys
-import tempfile
-import time
-from collections import Counter
 from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import fault_rows
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+SEED = 2026
+#: Seconds after which a part begins no further trial; together under an hour.
+SECONDS = {"kills": 1500, "scheduler": 500, "storage": 500, "drivers": 150, "pyramid": 300}
+_OTHERS = 250
 
-from twins.kills import SHAPE, Blow, Patient  # noqa: E402
 
-KILLS = 50
-PATTERN = (("group", 3), ("driver", 3), ("worker", 1), ("group", 2), ("worker", 1), ("driver", 2))
+def parts() -> list[str]:
+    """Names of all parts: those above in order, then any other module that is there."""
+    found = [each.name for each in pkgutil.iter_modules(fault_rows.__path__)]
+    return [name for name in SECONDS if name in found] + sorted(set(found) - SECONDS.keys())
 
 
 def main() -> None:
-    """Kill until fifty kills have landed; a single wrong voxel ends it with an error."""
-    start = time.monotonic()
-    blows: list[Blow] = []
-    trials = 0
-    with tempfile.TemporaryDirectory() as folder:
-        patient = Patient(Path(folder), seed=2026)
-        units = sum(patient.volume.grid(level).n for level in range(3))
-        while len(_landed(blows)) < KILLS:
-            who, kills = PATTERN[trials % len(PATTERN)]
-            blows += patient.trial(who, kills)
-            trials += 1
-            print(f"{len(_landed(blows))} of {KILLS} kills, {time.monotonic() - start:.0f} s", flush=True)
-    _write(blows, trials, units, time.monotonic() - start)
+    """Run parts, and write page and figures after each; a wrong voxel or answer ends it with an error."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(parts())}; all when none is named")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--share", type=float, default=1.0, help="of the seconds that parts have")
+    parser.add_argument("--page", action="store_true", help="only write the page from the figures")
+    given = parser.parse_args()
+    facts = read()
+    for name in [] if given.page else given.parts or parts():
+        module = importlib.import_module(f"{fault_rows.__name__}.{name}")
+        lacking = getattr(module, "lacking", lambda: "")()
+        if lacking and not given.parts:
+            print(f"{name}: not done, kept as it was: {lacking}", flush=True)
+            continue
+        found = module.rows(given.seed, given.share * SECONDS.get(name, _OTHERS))
+        for row in found:
+            row["command"] = row.get("command") or f"python -m benchmarks.faults {name}"
+        facts[name] = {"seed": given.seed, "machine": machine(), "rows": found}
+        write(facts)
+    write(facts)
 
 
-def _landed(blows: list[Blow]) -> list[Blow]:
-    """Kills of `apply` that met a run at work."""
-    return [blow for blow in blows if blow.landed and blow.who != "undo"]
+def machine() -> str:
+    """Where the figures were made."""
+    gib = psutil.virtual_memory().total / 2**30
+    return (
+        f"{platform.system()} {platform.machine()}, {psutil.cpu_count()} processors, {gib:.0f} GiB, "
+        f"Python {platform.python_version()}"
+    )
 
 
-def _write(blows: list[Blow], trials: int, units: int, seconds: float) -> None:
-    landed = _landed(blows)
-    who = Counter(blow.who for blow in landed)
-    undos = sum(blow.landed for blow in blows if blow.who == "undo")
-    shares = sorted(blow.done for blow in landed)
-    tenths = Counter(min(int(10 * share), 9) for share in shares)
-    facts = {
-        "kills": len(landed),
-        "by_victim": dict(who),
-        "kills_of_undo": undos,
-        "trials": trials,
-        "volumes_damaged": 0,  # the first would have ended the run
-        "shape": SHAPE,
-        "write_units": units,
-        "share_of_journal_written_at_kill": [round(share, 3) for share in shares],
-        "seconds": round(seconds),
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-    }
-    (HERE / "faults.json").write_text(json.dumps(facts, indent=2) + "\n")
-    rows = "\n".join(f"| {10 * i}-{10 * i + 10}% | {tenths[i]} |" for i in range(10))
-    (HERE / "faults.md").write_text(_PAGE.format(rows=rows, undos=undos, who=who, **facts))
+def read() -> dict[str, Any]:
+    """Figures by part, as they are on disk."""
+    path = HERE / "faults.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return {name: part for name, part in found.items() if name in parts() and isinstance(part, dict)}
 
 
-_PAGE = """# Killed in the act
+def write(facts: dict[str, Any]) -> None:
+    """Figures and page."""
+    names = parts()
+    ordered = {name: facts[name] for name in sorted(facts, key=lambda name: (names.index(name), name))}
+    (HERE / "faults.json").write_text(json.dumps(ordered, indent=2) + "\n")
+    (HERE / "faults.md").write_text(page(ordered))
 
-`make faults` applies a plan to an OME-Zarr pyramid of {shape} voxels in {write_units} write units, and kills
-the processes that do it with SIGKILL at random moments after the first write. Then `apply` is run again, with
-no other help, and every voxel of every level is compared with what merges and fills say; `verify` is run;
-the plan is undone (that too is killed on the way) and every voxel, attribute and metadata file is compared
-with the original.
 
-| | |
-|---|---|
-| kills of `apply` that landed | {kills} |
-| of these: whole process group | {who[group]} |
-| driver alone | {who[driver]} |
-| a single worker | {who[worker]} |
-| kills of `undo` that landed | {undos} |
-| trials (apply to the end, undo to the end) | {trials} |
-| volumes with a wrong voxel, attribute or metadata file | {volumes_damaged} |
-| seconds | {seconds} |
+def page(facts: dict[str, Any]) -> str:
+    """The page, from the figures alone."""
+    lines = [
+        f"| {row['fault']} | {row['times']} | {row['landed']} | {row['wrong']} | {row['result']} "
+        f"| {row['seconds']} | `{row['command']}` |"
+        for part in facts.values()
+        for row in part["rows"]
+    ]
+    machines = sorted({part["machine"] for part in facts.values()})
+    rows = [row for part in facts.values() for row in part["rows"]]
+    return _PAGE.format(
+        rows="\n".join(lines),
+        machines="; ".join(machines),
+        landed=sum(row["landed"] for row in rows),
+        wrong=sum(row["wrong"] for row in rows),
+        seeds=", ".join(sorted({str(part["seed"]) for part in facts.values()})),
+    )
 
-How much of the journal was written when the kill came:
 
-| share | kills |
-|---|---|
+_PAGE = """# Faults
+
+`make faults` starts the program in processes of its own, does something to it while it works, and compares
+what is left with what an undisturbed run makes of the same volume: the plan's hash, every voxel, `overseg
+verify`, and after `overseg undo` every file of the volume to the byte. No lock and no half-written file may
+be left. The first thing that is wrong ends the run with an error. Each row names the command that makes it.
+
+| fault | tried | met a run at work | wrong | result | seconds | command |
+|---|---|---|---|---|---|---|
 {rows}
 
-{machine}. SIGKILL is not a power cut: data that the operating system has taken but not yet put on the disk
-survive the first and not the second. The journal is synced before every write; chunks are not synced by the
-store. After a power cut the digests tell which units are neither old nor new, and `apply` stops and names
-them.
+In all {landed} faults met a run at work; {wrong} volumes or answers were wrong. "Tried" counts also what came
+too late. Moments and victims come from the seed {seeds}; but when a process reaches a step is its own affair,
+so that no two runs are the same.
+
+The volume is generated tissue with simulated splits, 40 x 160 x 160 voxels in 1,000 chunks, on which the
+program works with two workers, where a row says nothing else. Its tasks are cut far smaller than usual
+(`tests/twins/trials.py`), so that every step has dozens. Ways of storage, of jobs and of object stores are in
+`benchmarks/fault_rows/`.
+
+SIGKILL is not a power cut: data that the operating system has taken but not yet put on the disk survive the
+first and not the second. The journal is synced before every write; chunks are not synced by the store. After
+a power cut the digests tell which units are neither old nor new, and `apply` stops and names them.
+
+{machines}.
 """
 
 

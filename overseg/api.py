@@ -59,7 +59,7 @@ def plan(
     InputError
         If the volume, the model or an option cannot be used.
     LockedError
-        If a plan is being applied to the volume.
+        If another run is planning into the same folder.
     """
     settings, run = build(**options)
     if isinstance(volume, np.ndarray):
@@ -296,16 +296,21 @@ def _open(volume: Any, settings: Settings) -> Volume:
 def _make(
     volume: Volume, settings: Settings, run: RunSettings, place: Path, client: Any, progress: Progress | None
 ) -> Plan:
+    from overseg.pipeline.claim import claimed
     from overseg.pipeline.plan import make_plan, tasks_hint
     from overseg.pipeline.planfile import read_header, write_plan
 
-    asked = Request("plan", volume.location, canonical(settings), run.device)
-    with running(run, client, tasks_hint(volume, settings), "plan", place, asked) as executor:
-        data = make_plan(volume, settings, executor, place, progress=progress, device=run.device)
-        peak = executor.peak_rss_bytes
-    if (place / "plan" / "plan.json").exists() and read_header(place)["plan_hash"] != data.hash:
-        place = places.next_place(place)  # the volume changed since that plan was made
-    write_plan(place, data)
+    asked, hint = (
+        Request("plan", volume.location, canonical(settings), run.device),
+        tasks_hint(volume, settings),
+    )
+    with claimed(place):
+        with running(run, client, hint, "plan", place, asked) as executor:
+            data = make_plan(volume, settings, executor, place, progress=progress, device=run.device)
+            peak = executor.peak_rss_bytes
+        if (place / "plan" / "plan.json").exists() and read_header(place)["plan_hash"] != data.hash:
+            place = places.next_place(place)  # the volume changed since that plan was made
+        write_plan(place, data)
     return Plan(place, data, peak_rss_bytes=peak)
 
 

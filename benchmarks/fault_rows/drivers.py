@@ -1,103 +1,79 @@
-"""Two drivers at once, and a scheduler that is lost."""
+"""Two drivers at once, on one volume and on one plan folder."""
 
 from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from twins.trials import LIMIT, Subject, finish
+from twins.trials import Subject
 
-from benchmarks.fault_rows import Row, timed
+from benchmarks.fault_rows import Clock, Row, timed
+
+COMMAND = "python -m benchmarks.faults drivers"
 
 
-def two_at_once(subject: Subject, times: int) -> Row:
-    """A second `apply`, `undo` and `correct` while the first one writes."""
-    with timed("two drivers at once") as row:
-        for _ in range(times):
+def rows(seed: int, seconds: float) -> list[dict[str, Any]]:
+    """Ten times each."""
+    clock = Clock(seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        subject = Subject(Path(folder), seed)
+        found = [two_at_once(subject, 15, clock.left(0.6)), two_plans(subject, 10, clock.left())]
+    return [row.plain() for row in found]
+
+
+def always() -> bool:
+    """No limit of time."""
+    return True
+
+
+def two_at_once(subject: Subject, times: int, go_on: Callable[[], bool] = always) -> Row:
+    """A second `apply`, `undo` or `correct` while the first one writes, and then stands still."""
+    with timed("two drivers at once on a volume", COMMAND) as row:
+        while row.landed < times and row.times < 2 * times and go_on():
             volume = subject.fresh()
-            place = volume.parent / "v.overseg"
-            subject.run("plan", volume)
+            place = subject.plan(volume)
             first = subject.start("apply", place)
-            first.in_step(("write",))
+            met = first.in_step(("write",), least=subject.random.uniform(0, 0.8))
+            first.process.send_signal(signal.SIGSTOP)
             rivals = [("apply", place), ("undo", place), ("correct", volume)]
-            endings = [subject.start(verb, target, workers=1) for verb, target in rivals]
-            refused = [ending.end() for ending in endings]
+            begun = [subject.start(verb, target, "--workers", 1) for verb, target in rivals]
+            endings = [rival.end() for rival in begun]
+            first.process.send_signal(signal.SIGCONT)
             done = first.end()
-            for ending in refused:
-                # One that came when the first was through did its work, or found nothing to do.
-                row.landed += ending.said.get("error") == "LockedError"
-                if ending.said.get("error") not in (None, "LockedError", "PlanError"):
-                    raise AssertionError(str(ending))
-            if done.code:
-                raise AssertionError(str(done))
-            row.times += len(rivals)
-            finish(subject, volume)
-    row.result = f"the second is refused ({row.landed} met the first at work), the first ends as ever"
+            row.times += len(endings)
+            if met:
+                for ending in endings:
+                    if "another run is writing" not in ending.error():
+                        raise AssertionError(f"not refused for the first: {ending}")
+                row.landed += len(endings)
+                subject.check_hash(done)
+                subject.check_corrected(volume, subject.hash)
+            shutil.rmtree(volume.parent)
+    row.result = "the second (`apply`, `undo`, `correct`) is refused and names the first, which ends as ever"
     return row
 
 
-def scheduler_lost(subject: Subject, times: int) -> Row:
-    """A scheduler of its own, with two workers, is killed while a run plans or writes."""
-    waits = []
-    with timed("scheduler lost") as row:
-        while row.landed < times:
+def two_plans(subject: Subject, times: int, go_on: Callable[[], bool] = always) -> Row:
+    """Two `plan` into one folder, with the same settings and with others."""
+    with timed("two drivers at once on a plan folder", COMMAND) as row:
+        while row.landed < times and row.times < 2 * times and go_on():
             volume = subject.fresh()
-            with scheduler(volume.parent) as (process, address):
-                run = subject.start("correct", volume, scheduler=address)
-                step = subject.random.choice(["scan", "fill", "write"])
-                if not run.in_step((step,)):
-                    raise AssertionError(str(run.end()))
-                process.kill()
-                struck = time.monotonic()
-                ending = run.end()
-                waits.append(time.monotonic() - struck)
+            first = subject.start("plan", volume)
+            met = first.in_step(("scan", "score", "fill"), least=subject.random.uniform(0, 0.8))
+            first.process.send_signal(signal.SIGSTOP)
+            others = ("--emd", "undecided") if row.times % 2 else ("--emd", "all")
+            second = subject.start("plan", volume, *others, "--workers", 1).end()
+            first.process.send_signal(signal.SIGCONT)
             row.times += 1
-            row.landed += 1
-            if ending.code != 1 or "scheduler is gone" not in ending.said.get("what", ""):
-                raise AssertionError(str(ending))
-            finish(subject, volume)  # on workers of its own
-    row.result = f"a clear error after {max(waits):.0f} s at most, and run again the same hash and voxels"
+            subject.check_hash(first.end())
+            if met:
+                if "another run is planning" not in second.error():
+                    raise AssertionError(f"not refused for the first: {second}")
+                row.landed += 1
+            subject.finish(volume)
+    row.result = "the second is refused and names the first, which ends as ever"
     return row
-
-
-@contextmanager
-def scheduler(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A Dask scheduler and two workers, as somebody's cluster has them."""
-    note = folder / "scheduler.json"
-    words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    first = subprocess.Popen([*words, "--no-dashboard", "--scheduler-file", str(note)], **quiet)
-    mine = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(note)]
-    options = [
-        "--nthreads",
-        "1",
-        "--no-nanny",
-        "--no-dashboard",
-        "--local-directory",
-        str(folder / "scratch"),
-    ]
-    end = time.monotonic() + LIMIT
-    while not note.exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    workers = [subprocess.Popen([*mine, *options], **quiet) for _ in range(2)]
-    try:
-        import json
-
-        from distributed import Client
-
-        address = json.loads(note.read_text())["address"]
-        with Client(address, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=LIMIT)
-        yield first, address
-    finally:
-        for process in (*workers, first):
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        shutil.rmtree(folder / "scratch", ignore_errors=True)
-        note.unlink(missing_ok=True)

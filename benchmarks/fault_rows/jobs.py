@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -38,6 +40,19 @@ import overseg
 print(overseg.correct(sys.argv[1], emd="all", cluster=json.loads(sys.argv[2])).hash)
 """
 _UNITS = Path(__file__).resolve().parents[2] / "tests" / "cluster"
+
+
+def rows(seed: int, seconds: float) -> list[dict[str, Any]]:
+    """As many as the issue asks for, whatever the time."""
+    found = [cancelled(seed, 14).plain(), out_of_time(6).plain()]
+    for row in found:
+        row["command"] = "deploy/slurm/test-cluster.sh run python -m benchmarks.faults jobs"
+    return found
+
+
+def lacking() -> str:
+    """What is not here that the rows need."""
+    return "" if shutil.which("squeue") else "no SLURM (`deploy/slurm/test-cluster.sh run`)"
 
 
 def cancelled(seed: int, times: int) -> Row:

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import s3fs
@@ -23,7 +24,12 @@ KINDS = {"500": "answers 500", "503": "answers 503", "cut": "cut off midway", "s
 ALL = np.s_[0:24, 0:64, 0:64]
 
 
-def rows(kinds: tuple[str, ...] = tuple(KINDS)) -> list[Row]:
+def rows(seed: int, seconds: float) -> list[dict[str, Any]]:
+    """All kinds, once; neither chance nor time has a say."""
+    return [row.plain() for row in ailing()]
+
+
+def ailing(kinds: tuple[str, ...] = tuple(KINDS)) -> list[Row]:
     """Each kind twice for a while, then for good, while voxels are read and while they are written."""
     tissue = generate_tissue((24, 64, 64), n_cells=60, seed=4)
     broken = simulate_splits(tissue, rate=0.5, seed=4)[0].astype(np.uint32)
@@ -77,5 +83,5 @@ def _row(kind: str, proxy: Proxy, broken: np.ndarray, corrected: np.ndarray, exp
 
 
 if __name__ == "__main__":
-    for one in rows():
+    for one in ailing():
         print(one.plain(), flush=True)

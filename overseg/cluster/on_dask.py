@@ -12,6 +12,7 @@ from importlib.util import find_spec
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed.comm import CommClosedError
 from distributed.protocol import pickle
 from distributed.utils import CancelledError, silence_logging_cmgr
 
@@ -194,7 +195,7 @@ class _Batch:
         except TimeoutError:
             self._done.put(future)
             return None
-        except CancelledError:
+        except (CancelledError, CommClosedError):
             raise lost(self._client) from None
         name = self.running.pop(future)
         self.on_cards.discard(name)

@@ -221,8 +221,7 @@ def write(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
             ready.append((each.unit, data, before, after))
         segment.sync()  # one for the whole batch: they are slow
         for unit, data, before, after in ready:
-            job.lock.check()
-            volume.write_unit(unit, data, level)
+            volume.write_unit(unit, data, level, fence=job.lock.check)
             segment.done(level, unit, before, after, volume.unit_stamp(unit, level))
         segment.sync()
     return {"written": len(ready), "voxels": voxels}
@@ -279,8 +278,7 @@ def put_back(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
         if digest != each.image.after:
             raise changed_error(volume, level, [each.unit])
         to_original(Path(job.journal), each.image, data)
-        job.lock.check()
-        volume.write_unit(each.unit, data, level)
+        volume.write_unit(each.unit, data, level, fence=job.lock.check)
         written += 1
     return {"written": written}
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import zarr
 from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
-from zarr.storage import WrapperStore
+from zarr.storage import LocalStore, WrapperStore
 
 from overseg.errors import OversegError, VolumeError
+from overseg.volume.direct import save
 from overseg.volume.faults import Refusal, reason, storage_error
 from overseg.volume.place import Place
 
@@ -28,6 +31,18 @@ class CheckedStore(WrapperStore[Any]):  # type: ignore[misc]
         super().__init__(store)
         self.blosc = False
         self.blind = False
+        self.fence: Callable[[], None] | None = None
+
+    async def set(self, key: str, value: Any) -> None:
+        """Store an object. What the fence raises, at the last moment, is passed on, and nothing is stored."""
+        if self.fence is None:
+            await super().set(key, value)
+        elif isinstance(self._store, LocalStore):
+            path = str(self._store.root / key)
+            await asyncio.to_thread(save, path, value.as_buffer_like(), self.fence)
+        else:
+            await asyncio.to_thread(self.fence)
+            await super().set(key, value)
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """The bytes of `key`. Raises `Refusal`; ``ValueError`` where there are fewer than there must be."""

@@ -78,7 +78,9 @@ class Chunks:
             return None
         return out
 
-    def write(self, place: tuple[int, ...], data: npt.NDArray[Any]) -> bool:
+    def write(
+        self, place: tuple[int, ...], data: npt.NDArray[Any], fence: Callable[[], None] | None = None
+    ) -> bool:
         """Store a chunk, clipped at the array's end. False, and nothing done, if zarr must do it."""
         # An empty chunk may have to vanish; and of blosc's settings zarr 3 passes some on, and finds others.
         if is_uniform(data, self.fill) or (self.zarr_format == 3 and _id(self.codec) == "blosc"):
@@ -88,7 +90,7 @@ class Chunks:
             whole = np.full(self.shape, self.fill, self.dtype)
             whole[tuple(slice(n) for n in data.shape)] = data
         plain = whole.reshape(-1).view(np.uint8) if self.zarr_format == 3 else whole
-        save(self._path(place), plain.data if self.codec is None else self.codec.encode(plain))
+        save(self._path(place), plain.data if self.codec is None else self.codec.encode(plain), fence)
         return True
 
     def _path(self, place: tuple[int, ...]) -> str:
@@ -182,8 +184,13 @@ def load(path: str) -> bytes:
         return file.read()
 
 
-def save(path: str, data: Any) -> None:
-    """Replace a file: a reader sees all of the old or all of the new; killed writes leave what zarr's do."""
+def save(path: str, data: Any, fence: Callable[[], None] | None = None) -> None:
+    """Replace a file: a reader sees all of the old or all of the new; killed writes leave what zarr's do.
+
+    `fence` is called when the new bytes lie beside the old, and raises if they may not take their place. Who
+    takes a lock over removes such files first and looks at the old afterwards: so a process that stood still
+    after its look at the lock, for however long, finds its file gone, and changes nothing.
+    """
     temporary = f"{path}.{uuid.uuid4().hex}.partial"
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
@@ -191,8 +198,12 @@ def save(path: str, data: Any) -> None:
             view = memoryview(data).cast("B")
             while view:
                 view = view[file.write(view) :]
+        if fence is not None:
+            fence()
         os.replace(temporary, path)
-    except OSError:
+    except Exception as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if fence is not None and isinstance(error, FileNotFoundError):
+            fence()  # it knows who has removed it
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -185,7 +185,9 @@ class Volume:
         clipped = data[tuple(slice(n) for n in grid.extent(unit))]
         return np.ascontiguousarray(clipped, self.levels[level].dtype)
 
-    def write_unit(self, unit: int, data: LabelArray, level: int = 0) -> None:
+    def write_unit(
+        self, unit: int, data: LabelArray, level: int = 0, *, fence: Callable[[], None] | None = None
+    ) -> None:
         """Replace one whole write unit and touch nothing else.
 
         Parameters
@@ -196,6 +198,8 @@ class Volume:
             Stored axes, of exactly the unit's shape (clipped at the array's end) and the level's dtype.
         level : int
             Pyramid level.
+        fence : callable, optional
+            Called at the last moment; what it raises is passed on, and nothing is stored.
 
         Raises
         ------
@@ -216,9 +220,10 @@ class Volume:
             )
         with storage("cannot write the unit", self.unit_name(unit, level), self.place.secrets):
             chunks = self._chunks(level)
-            if chunks is not None and chunks.write(grid.coords(unit), data):
+            if chunks is not None and chunks.write(grid.coords(unit), data, fence):
                 return
             array = self._array(level, write=True)
+            array.store.fence = fence
             fill = array.metadata.fill_value
             # zarr drops what equals the fill value; a chunk that was there stays there
             keep = is_uniform(data, 0 if fill is None else fill) and self._exists(unit, level)

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, Future, LocalCluster
+from distributed.comm import CommClosedError
 
 from overseg.cluster import open_executor
 from overseg.cluster.embedded import scratch
@@ -264,6 +265,16 @@ def test_a_scheduler_that_goes_away_is_named(cluster: LocalCluster) -> None:
         cluster.close()
         with pytest.raises(ResourceError, match="scheduler is gone"):
             dict(steps)
+
+
+def test_a_scheduler_that_is_killed_is_named(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reset(self: Future, timeout: object = None) -> None:
+        raise CommClosedError("Connection reset by peer")
+
+    with open_executor(RunSettings(scheduler=cluster.scheduler_address)) as ex:
+        monkeypatch.setattr(Future, "result", reset)
+        with pytest.raises(ResourceError, match="scheduler is gone"):
+            dict(ex.run("wait", waits, {"0": (0,)}))
 
 
 def greedy(numbers: list[int], folder: str) -> dict[str, object]:

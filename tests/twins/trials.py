@@ -1,11 +1,12 @@
 """One small broken volume, corrected by real processes to which things happen; and what must be true after.
 
-For tests/faults and benchmarks/faults. A command runs as a process of its own with two workers, on tasks so
-small that every step has several. Where it is comes from the log in the plan folder.
+For tests/faults and benchmarks/faults. A command is the real program in a process of its own, with two
+workers, on tasks cut so small that every step has several. Where it is comes from the log in the plan folder.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -23,30 +24,24 @@ import numpy as np
 import psutil
 import zarr
 
-import overseg
 from overseg.cluster.events import parse
 from overseg.measure import generate_tissue, simulate_splits
 from overseg.volume import open_volume
+from overseg.volume.files import is_leftover
 
 SHAPE, CHUNKS = (40, 160, 160), (4, 16, 16)
 LIMIT = 180.0  # seconds in which a command that nothing happens to must be done
-WORKER_STEPS = {"scan": ("scan",), "score": ("score", "distances", "fill"), "apply": ("check", "write")}
+#: The published method measures every candidate, so that its score takes a while; ours knows most beforehand.
+DEFAULT, PAPER = ("--emd", "all"), ("--preset", "paper", "--transport", "fast")
+WORKERS = ("--workers", "2", "--memory", "512MiB")
 
+#: The command line as it is, but for the size of its tasks.
 _PROGRAM = """
-import json, sys
 from overseg.pipeline import distances, fills, firststage, scantask, work
 scantask._LEAST, scantask._SIDE, work._BATCH_UNITS = 1 << 14, 32, 6
-fills._BATCH_WORK = 1 << 20
-import overseg
-from overseg.errors import OversegError
-verb, target, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-try:
-    said = getattr(overseg, verb)(target, **options)
-    print(json.dumps({"hash": said.hash}))
-except OversegError as error:
-    print(json.dumps({"error": type(error).__name__, "what": error.what, "where": error.where,
-                      "remedy": error.remedy}))
-    sys.exit(1)
+fills._BATCH_WORK, firststage._BATCH, distances._BATCH_ROWS = 1 << 20, 24, 3
+from overseg.cli import main
+main()
 """
 
 
@@ -58,7 +53,7 @@ class Ending:
     ----------
     code : int
     said : dict
-        The plan's hash, or the error.
+        Its summary, or ``what``, ``where`` and ``remedy`` of its error.
     stderr : str
     seconds : float
         From the start.
@@ -68,6 +63,13 @@ class Ending:
     said: dict[str, Any]
     stderr: str
     seconds: float
+
+    def error(self) -> str:
+        """The whole message of a command that ended with a clear error; anything else is raised."""
+        clear = self.code == 1 and all(self.said.get(each) for each in ("what", "where", "remedy"))
+        if not clear or "should not" in str(self.said["what"]) or "Traceback" in self.stderr:
+            raise AssertionError(f"no clear error: {self}")
+        return f"{self.said['what']}; {self.said['where']}; {self.said['remedy']}"
 
 
 @dataclass
@@ -98,6 +100,10 @@ class Run:
                 done += 1
         return name, done, total
 
+    def deaths(self) -> int:
+        """Workers that died under a unit, as the driver has it."""
+        return sum(event["event"] == "died" for event in self.events())
+
     def wait_for(self, there: Callable[[], bool]) -> bool:
         """Whether it came to that while the command ran."""
         end = time.monotonic() + LIMIT
@@ -107,12 +113,12 @@ class Run:
             time.sleep(0.005)
         return False
 
-    def in_step(self, names: tuple[str, ...], least: int = 1) -> bool:
-        """Wait until some units of one of these steps are done, and some are not."""
+    def in_step(self, names: tuple[str, ...], least: float = 0.0) -> bool:
+        """Wait until at least one unit and this share of one of these steps are done, and some are not."""
 
         def there() -> bool:
             name, done, total = self.step()
-            return name in names and least <= done < total
+            return name in names and max(1.0, least * total) <= done < total
 
         return self.wait_for(there)
 
@@ -123,11 +129,17 @@ class Run:
         except psutil.Error:
             return []
 
-    def kill(self, number: int = signal.SIGKILL) -> bool:
-        """Kill the driver alone; whether it was still at it."""
+    def family(self) -> list[int]:
+        """Numbers of the driver and its workers."""
+        return [self.process.pid, *(each.pid for each in self.workers())]
+
+    def kill(self, group: bool = False) -> bool:
+        """Kill the driver alone, or all its processes; whether it was still at it."""
         alive = self.process.poll() is None
-        if alive:
-            self.process.send_signal(number)
+        if alive and group:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        elif alive:
+            self.process.kill()
         self.process.communicate()
         return alive
 
@@ -135,7 +147,7 @@ class Run:
         out, err = self.process.communicate(timeout=LIMIT)
         lines = out.strip().splitlines()
         said = json.loads(lines[-1]) if lines else {}
-        return Ending(self.process.returncode, said, err, time.monotonic() - self.began)
+        return Ending(self.process.returncode, said.get("error", said), err, time.monotonic() - self.began)
 
 
 class Subject:
@@ -147,83 +159,141 @@ class Subject:
         An empty folder.
     seed : int
         Of moments and victims.
+    settings : tuple of str
+        Of plans.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.random = folder, random.Random(seed)
+    def __init__(self, folder: Path, seed: int, settings: tuple[str, ...] = DEFAULT) -> None:
+        self.folder, self.random, self.settings = folder, random.Random(seed), settings
         tissue = generate_tissue(SHAPE, n_cells=400, seed=4)
         broken, _ = simulate_splits(tissue, rate=0.5, seed=4)
-        array = zarr.create_array(str(folder / "sound.zarr"), shape=SHAPE, chunks=CHUNKS, dtype="u4")
+        self.sound = folder / "sound.zarr"
+        array = zarr.create_array(str(self.sound), shape=SHAPE, chunks=CHUNKS, dtype="u4")
         array[:] = broken
-        self.before = broken.astype(np.uint32)
-        self.after, plan = overseg.correct(self.before, emd="all")
-        self.hash = plan.hash
-        self.files = _files(folder / "sound.zarr")
+        self.files = files_of(self.sound)
         self._count = 0
+        volume = self.fresh()
+        ending = self.run("correct", volume)
+        self.hash = str(ending.said["plan_hash"])
+        self.seconds = ending.seconds
+        self.after = zarr.open_array(str(volume), mode="r")[:]
+        if ending.said["merged"] < 20 or np.array_equal(self.after, broken):
+            raise AssertionError(f"too little to do: {ending.said}")
+        self.check_corrected(volume, self.hash)
+
+    def home(self) -> Path:
+        """A new folder for one trial."""
+        self._count += 1
+        folder = self.folder / f"trial-{self._count}"
+        folder.mkdir()
+        return folder
 
     def fresh(self, within: Path | None = None) -> Path:
         """A copy of the volume in a folder of its own."""
-        self._count += 1
-        home = (within or self.folder) / f"trial-{self._count}"
-        home.mkdir()
-        shutil.copytree(self.folder / "sound.zarr", home / "v.zarr")
+        home = within or self.home()
+        shutil.copytree(self.sound, home / "v.zarr")
         return home / "v.zarr"
 
     def start(
-        self, verb: str, target: Path, *, prefix: tuple[str, ...] = (), workers: int = 2, **options: Any
+        self, verb: str, target: Path, *options: object, modes: bool = False, place: Path | None = None
     ) -> Run:
-        """Begin a command; options are those of the Python function."""
-        if verb in ("plan", "correct"):
-            options = {"emd": "all", **options}
-        if "scheduler" not in options:
-            options = {"workers": workers, "memory": "512MiB", **options}
-        words = [*prefix, sys.executable, "-c", _PROGRAM, verb, str(target), json.dumps(options)]
-        place = target if target.suffix == ".overseg" else target.parent / "v.overseg"
+        """Begin a command.
+
+        Parameters
+        ----------
+        verb : str
+        target : Path
+        *options
+            Of the command line, beyond the subject's settings; two workers where they name
+            no ``--scheduler`` and no ``--workers``.
+        modes : bool
+            File modes shall hold for it, also where this process is root's.
+        place : Path, optional
+            The plan folder, where it is not beside the volume.
+        """
+        words = [verb, str(target), *map(str, options), "--json"]
+        words += self.settings if verb in ("plan", "correct") else ()
+        if not {"--scheduler", "--workers"} & set(words):
+            words += WORKERS
+        if place is None:
+            place = target if target.suffix == ".overseg" else target.parent / "v.overseg"
         log = place / "run" / "events.jsonl"
         behind = log.stat().st_size if log.exists() else 0
-        tests = str(Path(__file__).resolve().parents[1])
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(tests).parent), *sys.path])}
         process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True
+            [sys.executable, "-c", _PROGRAM, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,
+            preexec_fn=obey_modes if modes else None,
         )
         return Run(process, place, behind=behind)
 
-    def run(self, verb: str, target: Path, **options: Any) -> Ending:
+    def plan(self, volume: Path, *options: object) -> Path:
+        """A finished plan, found undisturbed."""
+        self.run("plan", volume, *options)
+        return volume.parent / "v.overseg"
+
+    def run(self, verb: str, target: Path, *options: object) -> Ending:
         """A command that nothing happens to; it must succeed."""
-        ending = self.start(verb, target, **options).end()
+        ending = self.start(verb, target, *options).end()
         if ending.code:
             raise AssertionError(f"{verb}: {ending.said} {ending.stderr}")
         return ending
 
-    def check_corrected(self, volume: Path, found: str) -> None:
-        """The hash and every voxel are those of an undisturbed run; undone, every byte is the original."""
+    def check_hash(self, ending: Ending) -> None:
+        """The command succeeded, and its plan is that of an undisturbed run."""
+        if ending.code or ending.said["plan_hash"] != self.hash:
+            raise AssertionError(f"undisturbed the plan is {self.hash}: {ending}")
+
+    def check_corrected(self, volume: Path, found: str, place: Path | None = None) -> None:
+        """Hash and voxels are those of an undisturbed run; undone, every byte is the original."""
         if found != self.hash:
             raise AssertionError(f"the plan is {found}, undisturbed it is {self.hash}")
+        place = place or volume.parent / "v.overseg"
         np.testing.assert_array_equal(zarr.open_array(str(volume), mode="r")[:], self.after)
-        place = volume.parent / "v.overseg"
-        proof = overseg.verify(place, workers=1)
-        if not proof.ok:
-            raise AssertionError(str(proof.problems))
-        overseg.undo(place, workers=1)
+        check_clean(volume)
+        if not self.run("verify", place, "--workers", 1).said["ok"]:
+            raise AssertionError("verify found problems")
+        self.run("undo", place, "--workers", 1)
         self.check_original(volume)
 
     def check_original(self, volume: Path) -> None:
-        """Every voxel and metadata file is as it was, and no lock or torn file is left."""
-        np.testing.assert_array_equal(zarr.open_array(str(volume), mode="r")[:], self.before)
-        now = _files(volume)
-        if now.keys() != self.files.keys() or now["zarr.json"] != self.files["zarr.json"]:
-            raise AssertionError(f"files differ: {sorted(now.keys() ^ self.files.keys())}")
-        if open_volume(volume).files.list(".overseg/lock"):
-            raise AssertionError("a lock was left")
+        """Every file of the volume is as it was, to the byte, and nothing else is there."""
+        now = files_of(volume)
+        if now != self.files:
+            odd = [name for name in now.keys() | self.files.keys() if now.get(name) != self.files.get(name)]
+            raise AssertionError(f"{len(odd)} files differ from the original: {sorted(odd)[:5]}")
+        check_clean(volume)
+
+    def finish(self, volume: Path, place: Path | None = None) -> None:
+        """Run `correct` to its end, compare, and remove the trial."""
+        out = () if place is None else ("--out", place)
+        ending = self.run("correct", volume, *out)
+        self.check_corrected(volume, ending.said["plan_hash"], place)
+        shutil.rmtree(volume.parent)
 
 
-def _files(volume: Path) -> dict[str, bytes]:
+def files_of(volume: Path) -> dict[str, bytes]:
+    """Every file of a volume but overseg's own notes."""
     found = {str(path.relative_to(volume)): path for path in volume.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if not name.startswith(".overseg/")}
 
 
-def finish(subject: Subject, volume: Path) -> None:
-    """Run `correct` to its end, and compare."""
-    ending = subject.run("correct", volume)
-    subject.check_corrected(volume, ending.said["hash"])
-    shutil.rmtree(volume.parent)
+def check_clean(volume: Path) -> None:
+    """No lock and no half-written file is left."""
+    left = [str(path) for path in volume.rglob("*") if is_leftover(path.name)]
+    left += open_volume(volume).files.list(".overseg/lock")
+    if left:
+        raise AssertionError(f"left behind: {left}")
+
+
+def obey_modes() -> None:
+    """Let file modes hold for this process once it has executed a program, also for root."""
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            if libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
+                raise OSError(ctypes.get_errno(), "cannot give up the right to ignore file modes")

@@ -1,0 +1,91 @@
+"""A writer that stands still after its look at the lock changes nothing once another run has taken over."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from overseg.errors import LockedError
+from overseg.pipeline.work import sweep
+from overseg.volume import Volume
+from overseg.volume.create import create_labels
+from overseg.volume.lock import Lock, locked
+
+DATA = np.arange(1, 8 * 8 * 8 + 1, dtype=np.uint32).reshape(8, 8, 8)
+
+_HOLD = """
+import sys
+from overseg.volume import open_volume
+from overseg.volume.lock import _acquire, _this_process
+lock = _acquire(open_volume(sys.argv[1]), _this_process(), False)
+print(lock.generation, lock.token)
+"""
+
+
+@pytest.fixture(params=["chunks", "shards", "blosc"])
+def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Volume:
+    """As `Volume` stores it by itself, and as zarr does."""
+    if request.param == "blosc":
+        import zarr
+
+        zarr.create_array(
+            str(tmp_path / "v.zarr"), shape=(8, 8, 8), chunks=(8, 8, 8), dtype="u4",
+            compressors=zarr.codecs.BloscCodec(),
+        )  # fmt: skip
+        from overseg.volume import open_volume
+
+        made = open_volume(tmp_path / "v.zarr")
+    else:
+        shards = (8, 8, 8) if request.param == "shards" else None
+        chunks = (4, 4, 4) if shards else (8, 8, 8)
+        made = create_labels(tmp_path / "v.zarr", (8, 8, 8), np.uint32, chunks, shards=shards)
+    made.write_unit(0, DATA)
+    return made
+
+
+def dead_lock(volume: Volume) -> Lock:
+    """The lock of a process that ended without giving it back."""
+    words = [sys.executable, "-c", _HOLD, volume.location]
+    generation, token = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    return Lock(volume, int(generation), token)
+
+
+def files(volume: Volume) -> list[str]:
+    return sorted(str(path) for path in Path(volume.location).rglob("*") if ".overseg" not in str(path))
+
+
+def test_taken_over_between_look_and_write(volume: Volume) -> None:
+    old, before = dead_lock(volume), files(volume)
+    looks = 0
+
+    def stands_still() -> None:
+        nonlocal looks
+        looks += 1
+        old.check()  # still held the first time
+        if looks == 1:
+            with locked(volume):  # another run, from its beginning to its end
+                sweep(volume, everywhere=True)
+
+    with pytest.raises(LockedError, match="no longer holds"):
+        volume.write_unit(0, DATA + 1, fence=stands_still)
+    assert looks == 2
+    np.testing.assert_array_equal(volume.read_unit(0), DATA)
+    assert files(volume) == before
+
+
+def test_taken_over_before_the_look(volume: Volume) -> None:
+    old, before = dead_lock(volume), files(volume)
+    with locked(volume), pytest.raises(LockedError, match="no longer holds"):
+        volume.write_unit(0, DATA + 1, fence=old.check)
+    np.testing.assert_array_equal(volume.read_unit(0), DATA)
+    assert files(volume) == before
+
+
+def test_the_holder_writes(volume: Volume) -> None:
+    with locked(volume) as lock:
+        volume.write_unit(0, DATA + 1, fence=lock.check)
+    np.testing.assert_array_equal(volume.read_unit(0), DATA + 1)
