@@ -300,10 +300,8 @@ def _make(
     from overseg.pipeline.plan import make_plan, tasks_hint
     from overseg.pipeline.planfile import read_header, write_plan
 
-    asked, hint = (
-        Request("plan", volume.location, canonical(settings), run.device),
-        tasks_hint(volume, settings),
-    )
+    asked = Request("plan", volume.location, canonical(settings), run.device)
+    hint = tasks_hint(volume, settings)
     with claimed(place):
         with running(run, client, hint, "plan", place, asked) as executor:
             data = make_plan(volume, settings, executor, place, progress=progress, device=run.device)
