@@ -1,4 +1,4 @@
-"""What happens to runs, one module per kind of fault, each with ``rows(seed, seconds) -> list of dict``.
+"""What happens to runs, one module per kind of fault, each with ``rows(seed, seconds)``, which gives dicts.
 
 ``seed`` decides moments and victims; after about ``seconds`` no further trial is begun. A row is a dict:
 ``fault``; ``times`` it was tried; ``landed``, how often it met a run at work; ``wrong``, volumes or answers

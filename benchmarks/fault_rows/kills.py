@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,17 @@ _PAPERS = {"scan": ("scan",), "score": ("score", "distances"), "apply": ("write"
 _WRITING = 0.05  # seconds that a worker which went on would need to be seen
 
 
-def rows(seed: int, seconds: float) -> list[dict[str, Any]]:
+def rows(seed: int, seconds: float) -> Iterator[dict[str, Any]]:
     """A hundred workers, a hundred drivers, and twenty drivers of which a plan is undone at once."""
-    clock = Clock(seconds)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for name in ("ours", "papers"):
             (home / name).mkdir()
         ours, papers = Subject(home / "ours", seed), Subject(home / "papers", seed, PAPER)
-        found = [
-            workers([papers, ours], 100, clock.left(0.4)),
-            drivers([ours, papers], 100, clock.left(0.8)),
-            undone_at_once(ours, 20, clock.left()),
-        ]
-    return [row.plain() for row in found]
+        clock = Clock(seconds)  # which undisturbed runs do not take from
+        yield workers([papers, ours], 100, clock.left(0.4)).plain()
+        yield drivers([ours, papers], 100, clock.left(0.8)).plain()
+        yield undone_at_once(ours, 20, clock.left()).plain()
 
 
 def always() -> bool:

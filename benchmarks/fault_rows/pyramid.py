@@ -17,14 +17,14 @@ _PATTERN = (("group", 3), ("driver", 3), ("worker", 1), ("group", 2), ("worker",
 
 def rows(seed: int, seconds: float) -> list[dict[str, Any]]:
     """Until fifty kills of `apply` have landed, or the time is over."""
-    clock = Clock(seconds)
-    go_on, trials = clock.left(), 0
+    trials = 0
     blows: list[Blow] = []
     with (
         timed("SIGKILL of group, driver or worker on a pyramid; undo killed too", COMMAND) as row,
         tempfile.TemporaryDirectory() as folder,
     ):
         patient = Patient(Path(folder), seed)
+        go_on = Clock(seconds).left()
         units = sum(patient.volume.grid(level).n for level in range(3))
         while row.landed < 50 and go_on():
             blows += patient.trial(*_PATTERN[trials % len(_PATTERN)])

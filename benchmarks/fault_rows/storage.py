@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from twins.disks import Cure, fill, make_read_only, may_mount, refuse, small_disk
-from twins.trials import CHUNKS, SHAPE, Run, Subject
+from twins.trials import CHUNKS, Run, Subject
 
 from benchmarks.fault_rows import Clock, Row, timed
 
@@ -51,17 +51,14 @@ ON_UNITS = (
 )
 
 
-def rows(seed: int, seconds: float) -> list[dict[str, Any]]:
+def rows(seed: int, seconds: float) -> Iterator[dict[str, Any]]:
     """Each case three times."""
-    clock = Clock(seconds)
     with tempfile.TemporaryDirectory() as folder:
         subject = Subject(Path(folder), seed)
-        found = [
-            disk_full(subject, 3, clock.left(0.4)),
-            read_only(subject, 3, clock.left(0.6)),
-            one_unit(subject, 3, clock.left()),
-        ]
-    return [row.plain() for row in found]
+        clock = Clock(seconds)  # which undisturbed runs do not take from
+        yield disk_full(subject, 3, clock.left(0.4)).plain()
+        yield read_only(subject, 3, clock.left(0.6)).plain()
+        yield one_unit(subject, 3, clock.left()).plain()
 
 
 def always() -> bool:
@@ -97,10 +94,10 @@ def one_unit(
     """One chunk late in the volume cannot be read, or cannot be replaced."""
 
     def inflict(run: Run, case: Case, disk: Path, volume: Path) -> Cure:
-        z, y = SHAPE[0] // CHUNKS[0] - 1, SHAPE[1] // CHUNKS[1] - 1
+        z, y, x = (n // chunk - 1 for n, chunk in zip(subject.shape, CHUNKS, strict=True))
         row_of = volume / "c" / str(z) / str(y)
         if case.verb == "plan":
-            return refuse(run, [row_of / str(SHAPE[2] // CHUNKS[2] - 1)], 0o444)
+            return refuse(run, [row_of / str(x)], 0o444)
         return refuse(run, [row_of], 0o222)
 
     with timed("permission lost on one unit", COMMAND) as row:

@@ -260,6 +260,7 @@ class Application:
             todo = tasks(self.job, *self.prepare(executor, progress))
             for _, receipt in executor.run("write", write, todo, progress=progress, halve=halves):
                 written, voxels = written + receipt["written"], voxels + receipt["voxels"]
+            sweep(self.volume, everywhere=True)  # what workers left that died on the way
             self._set(phase=APPLIED, date=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
         if not self.entry.noted:
             self._note()

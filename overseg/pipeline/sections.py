@@ -70,7 +70,7 @@ def write_whole(path: Path, *data: bytes | memoryview) -> int:
         raise StorageError(
             f"cannot write scan tables: {error.strerror}",
             where=str(path),
-            remedy="free disk space or choose another folder with --out, then run the same command again",
+            remedy="free disk space or permit writing there, or give another --out; then run it again",
         ) from error
     return sum(map(len, data))
 

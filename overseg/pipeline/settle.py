@@ -118,7 +118,7 @@ def write_claims(path: Path, claims: Claims) -> None:
         raise StorageError(
             error.what.replace("scan tables", "fills"),
             where=error.where,
-            remedy="free disk space, then run the same command again: finished tasks are kept",
+            remedy="free disk space or permit writing there, then run the same command again: it goes on",
         ) from None
 
 

@@ -163,6 +163,7 @@ class _Undo:
             "undo", put_back, tasks(self.job, todo), progress=progress, halve=halves
         ):
             written += receipt["written"]
+        sweep(self.volume, everywhere=True)  # what workers left that died on the way
         remove_provenance(self.volume, self.plan.hash, self.journal.metas, self.lock)
         self.lock.check()
         self._set(UNDONE)

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 
 from overseg.errors import DamagedError, OversegError, StorageError
 
+_OWNER = "ask its owner for permission, then run the same command again; or work on a copy (`--output COPY`)"
 _REMEDIES = {
     errno.ENOSPC: "free some space on that disk, then run the same command again",
     errno.EDQUOT: "your quota is used up: free some space, then run the same command again",
-    errno.EROFS: "the file system is mounted read-only: work on a copy elsewhere (`--output COPY`)",
-    errno.EACCES: "ask its owner for permission, or work on a copy (`--output COPY`)",
-    errno.EPERM: "ask its owner for permission, or work on a copy (`--output COPY`)",
+    errno.EFBIG: "no larger files are allowed: raise `ulimit -f`, then run the same command again",
+    errno.EROFS: "the file system is mounted read-only: once it can be written, run the same command again; "
+    "or work on a copy elsewhere (`--output COPY`)",
+    errno.EACCES: _OWNER,
+    errno.EPERM: _OWNER,
     errno.EIO: "the disk or network file system reports a hardware error: check it before anything else",
     errno.ESTALE: "the network file system lost the file: check the mount, then run the same command again",
     errno.EMFILE: "raise the limit on open files (`ulimit -n 4096`), then run the same command again",

@@ -1,4 +1,4 @@
-"""A writer that stands still after its look at the lock changes nothing once another run has taken over."""
+"""Writers that stand still change nothing once another run has taken over; those that die leave nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from twins.writing import contents, edits, plan_for, store, tissue
 
+from overseg.cluster.executor import InlineExecutor
 from overseg.errors import LockedError
+from overseg.pipeline import work
+from overseg.pipeline.apply import apply
+from overseg.pipeline.undo import undo
 from overseg.pipeline.work import sweep
+from overseg.settings import RunSettings
 from overseg.volume import Volume
 from overseg.volume.create import create_labels
 from overseg.volume.lock import Lock, locked
@@ -89,3 +95,25 @@ def test_the_holder_writes(volume: Volume) -> None:
     with locked(volume) as lock:
         volume.write_unit(0, DATA + 1, fence=lock.check)
     np.testing.assert_array_equal(volume.read_unit(0), DATA + 1)
+
+
+def test_what_a_dead_worker_left_is_removed(tmp_path: Path) -> None:
+    data = tissue((8, 14, 14)).astype(np.uint32)
+    volume = store(tmp_path / "v.zarr", data, (4, 7, 7))
+    place = tmp_path / "v.overseg"
+    plan_for(volume, place, *edits((8, 14, 14)))
+    left = Path(volume.location) / "c" / "0" / "0" / f"0.{'0' * 32}.partial"
+
+    def dies(*arguments: object) -> dict[str, object]:
+        """As if a worker had been killed under this unit, which was done again by another."""
+        left.write_bytes(b"half")
+        return work.write(*arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("overseg.pipeline.apply.write", dies)
+        apply(place, RunSettings(), InlineExecutor(1, 1 << 30))
+    assert not left.exists()
+    left.write_bytes(b"half")
+    undo(place, RunSettings())
+    assert not left.exists()
+    np.testing.assert_array_equal(contents(volume)[0], data)
