@@ -300,10 +300,8 @@ def _make(
     from overseg.pipeline.plan import make_plan, tasks_hint
     from overseg.pipeline.planfile import read_header, write_plan
 
-    asked, hint = (
-        Request("plan", volume.location, canonical(settings), run.device),
-        tasks_hint(volume, settings),
-    )
+    asked = Request("plan", volume.location, canonical(settings), run.device)
+    hint = tasks_hint(volume, settings)
     with claimed(place):
         with running(run, client, hint, "plan", place, asked) as executor:
             data = make_plan(volume, settings, executor, place, progress=progress, device=run.device)
@@ -363,6 +361,8 @@ def _already(volume: Volume, settings: Settings, run: RunSettings, client: Any) 
     if last is None or last.phase != "applied" or find_place(last, volume) is None:
         return None
     made = lifecycle.load(lifecycle.find(last, volume))
+    if made.unread:  # it may be restored by now
+        return None
     if made.data.settings != canonical(settings) or not _verify(made.path, run, client, None, volume).ok:
         return None
     return replace(made, peak_rss_bytes=peak_rss())

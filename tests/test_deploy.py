@@ -74,10 +74,11 @@ def test_configs_hold_known_options_and_make_job_scripts(path, tmp_path):
     assert set(tomllib.loads(path.read_text())) <= known
     cluster = build(**read_config(path))[1].cluster
     assert cluster is not None and cluster.is_batch
-    for text in scripts(cluster).values():
+    for kind, text in scripts(cluster).items():
         done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
         assert done.returncode == 0, done.stderr
-        assert str(cluster.queue) in text
+        queue = (cluster.gpu_queue if "card" in kind else None) or cluster.queue
+        assert re.search(rf"^#\w+ -[pq] {queue}$", text, re.MULTILINE), text
     assert len(scripts(cluster)) == 1 + bool(cluster.gpu_jobs)
 
 

@@ -89,9 +89,9 @@ def case(
         tally.note(tally.read, str(Path(path).relative_to(volume.location)))
         return load(path)
 
-    def counted_save(path: str, content: Any) -> None:
+    def counted_save(path: str, content: Any, fence: Any = None) -> None:
         tally.note(tally.written, str(Path(path).relative_to(volume.location)))
-        save(path, content)
+        save(path, content, fence)
 
     monkeypatch.setattr(direct, "through_zarrs", lambda *_: None)  # it has a store of its own
     monkeypatch.setattr(direct, "load", counted_load)

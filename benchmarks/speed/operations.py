@@ -26,9 +26,9 @@ def counting() -> Iterator[Counter[str]]:
         done["reads"] += 1
         return loading(path)
 
-    def save(path: str, data: Any) -> None:
+    def save(path: str, data: Any, fence: Any = None) -> None:
         done["writes"] += 1
-        saving(path, data)
+        saving(path, data, fence)
 
     async def read(self: Any, key: str, *args: Any, **options: Any) -> Any:
         done["reads"] += _is_chunk(key)

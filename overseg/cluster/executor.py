@@ -41,6 +41,21 @@ _TRIES, _PAUSES = 3, (0.2, 2.0)
 _HOPELESS = 4
 
 
+class Ended(Exception):
+    """The part that was asked for is done. Not an error.
+
+    Attributes
+    ----------
+    step : str
+    units : int
+        How many were done now.
+    """
+
+    def __init__(self, step: str, units: int) -> None:
+        super().__init__(step, units)
+        self.step, self.units = step, units
+
+
 class Executor(ABC):
     """Runs steps. Made by `open_executor`.
 
@@ -64,6 +79,7 @@ class Executor(ABC):
         self.workers = workers
         self.memory = memory
         self.cards = False
+        self._last: str | None = None  # the step after which the run ends
         self.dashboard: str | None = None
         self.events = Events(None)
         self.home: Path | None = None
@@ -159,24 +175,27 @@ class Executor(ABC):
             If units failed each time they were tried, after all others were done; or if nothing succeeds any
             more, or there are no workers.
         """
+        units, halve = self._mine(step, units, halve)
         folder = None if receipts is None else Path(receipts)
         done = {} if folder is None else self._on_disk(folder, step, units, valid)
-        count, total = 0, len(units)
+        total = len(units)
         if progress:
             progress(step, 0, total)
-        for name, receipt in done.items():
-            count += 1
-            yield name, receipt
-        if progress and count:
-            progress(step, count, total)
+        yield from done.items()
+        if progress and done:
+            progress(step, len(done), total)
         todo = {name: args for name, args in units.items() if name not in done}
-        if not todo:
-            return
-        self.events.add("step", step, total=total, done=count)
-        with (
-            self._recorder(folder, step) as record,
-            closing(_Tries(self, step, fn, todo, halve, card)) as tries,
-        ):
+        if todo:
+            self.events.add("step", step, total=total, done=len(done))
+            tries = _Tries(self, step, fn, todo, halve, card)
+            yield from self._kept(tries, folder, total, progress)
+        if step == self._last:
+            raise Ended(step, total)
+
+    def _kept(self, tries: _Tries, folder: Path | None, total: int, progress: Progress | None) -> Results:
+        """Results as they come, with a receipt, a line in the log and progress for each."""
+        step, count = tries.step, total - tries.left
+        with self._recorder(folder, step) as record, closing(tries):
             for name, receipt in tries.results():
                 record(name, receipt)
                 self.events.done(step, name, receipt)
@@ -198,6 +217,12 @@ class Executor(ABC):
 
     def _recorder(self, folder: Path | None, step: str) -> Any:
         return nullcontext(_forget) if folder is None else receipts.recording(folder, step)
+
+    def _mine(
+        self, step: str, units: Mapping[str, Args], halve: Halve | None
+    ) -> tuple[Mapping[str, Args], Halve | None]:
+        """Which units of a step are this executor's, and whether they may be halved."""
+        return units, halve
 
     @abstractmethod
     def _each(self, step: str, fn: Unit, units: Mapping[str, Args], card: bool) -> Outcomes:
@@ -228,9 +253,9 @@ class _Tries:
         halve: Halve | None,
         card: bool,
     ) -> None:
-        self.added = 0
-        self._total = len(units)
-        self._executor, self._step, self._fn, self._card = executor, step, fn, card
+        self.added, self.left = 0, len(units)
+        self.step = step
+        self._executor, self._fn, self._card = executor, fn, card
         self._units, self._halve = dict(units), halve
         self._tries = dict.fromkeys(units, 0)
         self._given_up: dict[str, Failure] = {}
@@ -241,7 +266,7 @@ class _Tries:
         while todo:
             failed: dict[str, Failure] = {}
             in_a_row = 0
-            self._running = self._executor._each(self._step, self._fn, todo, self._card)
+            self._running = self._executor._each(self.step, self._fn, todo, self._card)
             for name, outcome in self._running:
                 if not isinstance(outcome, Failure):
                     in_a_row = 0
@@ -268,7 +293,7 @@ class _Tries:
 
     def _note(self, name: str, failure: Failure) -> None:
         facts = {"worker": failure.worker, "why": failure.error.what, "where": failure.error.where}
-        self._executor.events.add("failed", self._step, name, **facts)
+        self._executor.events.add("failed", self.step, name, **facts)
         if failure.final:
             self.close()
             raise failure.error
@@ -280,8 +305,8 @@ class _Tries:
             args = self._units[name]
             halves = self._halve(name, args) if failure.greedy and self._halve is not None else {}
             if halves:
-                _log.warning("unit %s of step '%s' takes too much memory; it is halved", name, self._step)
-                self._executor.events.add("halved", self._step, name, into=list(halves))
+                _log.warning("unit %s of step '%s' takes too much memory; it is halved", name, self.step)
+                self._executor.events.add("halved", self.step, name, into=list(halves))
                 self.added += len(halves) - 1
                 self._units |= halves
                 self._tries |= dict.fromkeys(halves, 0)
@@ -294,9 +319,9 @@ class _Tries:
 
     def _raise(self) -> None:
         for name, failure in self._given_up.items():
-            self._executor.events.add("quarantined", self._step, name, why=failure.error.what)
+            self._executor.events.add("quarantined", self.step, name, why=failure.error.what)
         home = self._executor.home
-        raise quarantine.put_down(home, self._step, self._given_up, self._total + self.added)
+        raise quarantine.put_down(home, self.step, self._given_up, self.left + self.added)
 
 
 @contextmanager

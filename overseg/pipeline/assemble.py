@@ -114,9 +114,10 @@ def put_together(
     merges, table = _merges(judged), _table(judged)
     units = _units(volume, judged, settings, scanned, merges, fills)
     mark = fingerprint_text(each.found.fingerprint for each in judged)
+    named = unread.named(volume)
     return PlanData(
         hash=compute_plan_hash(
-            plain, models.digest, volume.shape, volume.voxel_size, mark, table, merges, fills
+            plain, models.digest, volume.shape, volume.voxel_size, mark, table, merges, fills, named
         ),
         settings=plain,
         model=models.digest,
@@ -129,7 +130,7 @@ def put_together(
         fills=fills,
         units=units,
         partial=settings.region is not None or bool(unread.why),
-        unread=unread.named(volume),
+        unread=named,
         measured={**models.measured, **_expected(judged, models)},
         features=_features(judged),
     )

@@ -32,7 +32,7 @@ def join(
     review_from: float,
     cut: Labels,
     gone: Labels,
-    unread: Labels,
+    unread: Labels | None = None,
     guard: Guard | None,
     limit: float | None,
     voxels: Callable[[Labels], Int],
@@ -49,7 +49,7 @@ def join(
         Labels cut by the region's border: their pairs are at most reviewed.
     gone : ndarray of uint64
         Labels of which restored masks took every voxel: nothing is joined by way of them.
-    unread : ndarray of uint64
+    unread : ndarray of uint64, optional
         Labels near voxels that cannot be decoded: their pairs are kept.
     guard : Guard, optional
         Limits on groups; None for none.
@@ -97,7 +97,7 @@ def _wishes(
     review_from: float,
     cut: Labels,
     gone: Labels,
-    unread: Labels,
+    unread: Labels | None,
 ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
     decision = np.full(len(pairs), KEEP, object)
     reason = np.full(len(pairs), "unlike one cell: p is below the review limit", object)
@@ -113,8 +113,9 @@ def _wishes(
     decision[touched], reason[touched] = REVIEW, "a cell is cut by the border of the region"
     taken = np.isin(pairs.a, gone) | np.isin(pairs.b, gone)
     decision[taken], reason[taken] = KEEP, "a restored mask took every voxel of one of them"
-    near = np.isin(pairs.a, unread) | np.isin(pairs.b, unread)
-    decision[near], reason[near] = KEEP, UNREAD
+    if unread is not None:
+        near = np.isin(pairs.a, unread) | np.isin(pairs.b, unread)
+        decision[near], reason[near] = KEEP, UNREAD
     return decision, reason
 
 

@@ -133,7 +133,7 @@ class PlanData:
         The plan covers a part of the volume only: `units` need not name every unit. There is a region, or
         some units are unread.
     unread : list of dict
-        ``unit`` and ``why`` of write units that cannot be decoded; labels near them are left alone.
+        ``unit``, ``voxels``, ``why`` of write units that cannot be decoded; labels near them are left alone.
     measured : dict
         What the models' cards tell of tissue that they had not seen, by ``gap`` and ``touch``; see
         `overseg.model.measured`.
@@ -204,6 +204,7 @@ def compute_plan_hash(
     candidates: pa.Table,
     merges: Merges,
     fills: Fills,
+    unread: Sequence[Mapping[str, str]] = (),
 ) -> str:
     """Name of a plan: equal for equal answers, whatever the layout, the hardware or the order of work.
 
@@ -227,6 +228,8 @@ def compute_plan_hash(
         Needs the columns ``t, a, b, z, gap, overlap, kind, area_a, area_b, decision, reason``.
     merges : Merges
     fills : Fills
+    unread : sequence of mapping
+        `PlanData.unread`: a partial plan is never the whole one, even where they change the same voxels.
 
     Returns
     -------
@@ -244,6 +247,8 @@ def compute_plan_hash(
         "voxel_size": [float(v) for v in voxel_size],
         "fingerprint": fingerprint,
     }
+    if unread:
+        head["unread"] = [each["voxels"] for each in unread]
     state = xxhash.xxh3_128(json.dumps(head, sort_keys=True, separators=(",", ":")).encode())
     order = pc.sort_indices(candidates, [(name, "ascending") for name in KEYS])
     for name in (*KEYS, "decision", "reason"):

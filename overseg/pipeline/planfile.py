@@ -253,6 +253,7 @@ def _hash_of(plan: PlanData) -> str:
         plan.candidates,
         plan.merges,
         plan.fills,
+        plan.unread,
     )
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "ScanTask",
     "SeamTask",
     "all_units",
+    "hole_of",
     "plan_scan",
     "plan_seams",
     "predicted_peak",
@@ -91,7 +92,7 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
                 data = vol.read_unit(unit)
                 digests[unit] = unit_digest(data)
             except DamagedError as error:  # counted as background; who lies near it is left alone
-                data = np.zeros(task.grid.extent(unit), vol.dtype)
+                data = np.full(task.grid.extent(unit), hole_of(task.background, vol), vol.dtype)
                 unread.append([unit, error.what])
             part, place = _in_box(task, unit, data)
             old = above.get(column, part[:, :0])
@@ -123,8 +124,14 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
         "rows": sum(len(table.layers["label"]) for table in tables.values()),
         "bytes": size,
         "seconds": time.perf_counter() - begin,
-        "stamp": mark_of(stamps),
+        # What was unread may be restored with its old size and time: nothing made of it is to be used again.
+        "stamp": None if unread else mark_of(stamps),
     }
+
+
+def hole_of(background: tuple[int, ...], vol: Volume) -> int:
+    """The label that stands for voxels that cannot be decoded: 0 may be a cell."""
+    return next((label for label in background if label <= np.iinfo(vol.dtype).max), 0)
 
 
 def seam_task(task: SeamTask, out_dir: str) -> dict[str, Any]:
@@ -182,8 +189,6 @@ def receipt_fits(vol: Volume, task: ScanTask, receipt: Mapping[str, Any], out_di
     needed = [folder / f"{task.name}.tables"]
     needed += [edge_path(folder, task.name, which) for which in receipt.get("edges", ())]
     stamp = receipt.get("stamp")
-    if receipt.get("unread"):  # it may have been restored
-        return False
     return stamp is not None and all(path.exists() for path in needed) and unit_stamps(vol, task) == stamp
 
 

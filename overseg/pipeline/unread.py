@@ -20,6 +20,7 @@ from overseg.errors import DamagedError, PlanError
 from overseg.kernels.tables import Labels
 from overseg.pipeline.decide import UNREAD
 from overseg.pipeline.reconcile import Box
+from overseg.pipeline.scan import hole_of
 
 if TYPE_CHECKING:
     from overseg.cluster import Executor
@@ -52,8 +53,11 @@ class Unread:
         return self.labels.get(t, np.zeros(0, np.uint64))
 
     def named(self, volume: Volume) -> list[dict[str, str]]:
-        """Units as errors name them, and why they cannot be read."""
-        return [{"unit": volume.unit_name(unit), "why": self.why[unit]} for unit in sorted(self.why)]
+        """Units as errors name them, their voxels, and why they cannot be read."""
+        return [
+            {"unit": volume.unit_name(unit), "voxels": _voxels(volume, unit), "why": self.why[unit]}
+            for unit in sorted(self.why)
+        ]
 
     def warnings(self, volume: Volume) -> list[str]:
         """One line for people, if there is anything to say."""
@@ -66,6 +70,14 @@ class Unread:
             f"{len(self.why):,} {kind} cannot be decoded, and {labels:,} labels near them are left alone "
             f"(reason '{UNREAD}'): {first}. Restore them from a copy and plan again for the whole volume."
         ]
+
+
+def _voxels(volume: Volume, unit: int) -> str:
+    """Where a unit lies, in words that do not depend on where and in which axes the volume is stored."""
+    grid = volume.grid()
+    times, (z, y, x) = grid.times(unit), grid.box(unit)
+    spans = {"t": slice(times.start, times.stop), "z": z, "y": y, "x": x}
+    return ", ".join(f"{axis} {span.start}:{span.stop}" for axis, span in spans.items())
 
 
 def partial_error(plan: PlanData, folder: Path, what: str) -> PlanError:
@@ -125,7 +137,7 @@ def find_unread(
             where=volume.unit_name(first),
             remedy="see that the volume is whole and its metadata name the right codec; restore it",
         )
-    patched = replace(volume, unread=frozenset(why))
+    patched = replace(volume, unread=frozenset(why), hole=hole_of(background, volume))
     order = sorted(why)
     units = {
         f"unit {order[at]} and on": (patched, tuple(order[at : at + _BATCH]), max_gap + 1, box, background)
@@ -154,7 +166,8 @@ def labels_near(
             labels: set[int] = set()
             for slab in _shell(grid.box(unit), reach, box):
                 labels.update(np.unique(volume.read(slab, t)).tolist())
-            found.append([t, sorted(labels - {0, *background})])
+            # Where there is no background, the label that stands for the unit is no cell to be touched.
+            found.append([t, sorted((labels | {volume.hole}) - set(background))])
     return {"labels": found}
 
 

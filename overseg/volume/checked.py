@@ -11,7 +11,7 @@ from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
 from overseg.errors import OversegError, VolumeError
-from overseg.volume.direct import save
+from overseg.volume import direct
 from overseg.volume.faults import Refusal, reason, storage_error
 from overseg.volume.place import Place
 
@@ -39,7 +39,7 @@ class CheckedStore(WrapperStore[Any]):  # type: ignore[misc]
             await super().set(key, value)
         elif isinstance(self._store, LocalStore):
             path = str(self._store.root / key)
-            await asyncio.to_thread(save, path, value.as_buffer_like(), self.fence)
+            await asyncio.to_thread(direct.save, path, value.as_buffer_like(), self.fence)
         else:
             await asyncio.to_thread(self.fence)
             await super().set(key, value)

@@ -51,7 +51,9 @@ class Volume:
     part_of : str or None
         An OME-Zarr group of several levels of which this array is one: the others will not follow a change.
     unread : frozenset of int
-        Units of level 0 that cannot be decoded: `read` gives 0 for their voxels, `read_unit` still raises.
+        Units of level 0 that cannot be decoded: `read` gives `hole` for them, `read_unit` still raises.
+    hole : int
+        A label that is background.
     """
 
     place: Place
@@ -64,6 +66,7 @@ class Volume:
     unit: str | None = None
     part_of: str | None = None
     unread: frozenset[int] = frozenset()
+    hole: int = 0
     _arrays: dict[tuple[int, int, bool | str], Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -345,10 +348,14 @@ class Volume:
 
     def _around(self, where: tuple[slice, ...], units: list[int]) -> LabelArray:
         """A part of level 0 with background for what cannot be decoded."""
-        out = np.zeros([span.stop - span.start for span in where], self.dtype)
+        out = np.full([span.stop - span.start for span in where], self.hole, self.dtype)
         for unit in set(units) - self.unread:
-            into, of = overlap(where, self.grid().slices(unit))
-            out[into] = self.read_unit(unit)[of]
+            into, _ = overlap(where, self.grid().slices(unit))
+            starts = [(span.start, part) for span, part in zip(where, into, strict=True)]
+            part = tuple(slice(start + each.start, start + each.stop) for start, each in starts)
+            with self._reading(0, [unit]):
+                data = self._put_together(0, part, [unit])
+                out[into] = self._array(0)[part] if data is None else data
         return out
 
     @contextmanager

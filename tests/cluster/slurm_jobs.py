@@ -16,8 +16,8 @@ def queue(*options: str) -> list[str]:
 
 
 def left() -> list[str]:
-    """Jobs that are still there after half a minute."""
-    for _ in range(300):
+    """Jobs that are still there after longer than the last of them looks for its driver."""
+    for _ in range(900):
         if not queue("-o", "%i"):
             break
         time.sleep(0.1)

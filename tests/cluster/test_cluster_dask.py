@@ -11,6 +11,7 @@ import tempfile
 import textwrap
 import time
 import types
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from overseg.cluster import open_executor
 from overseg.cluster.embedded import scratch
 from overseg.cluster.on_dask import DaskExecutor, embedded
 from overseg.errors import InputError, ResourceError, TaskError
+from overseg.pipeline.running import logged
 from overseg.settings import RunSettings
 
 pytestmark = pytest.mark.cluster
@@ -191,6 +193,7 @@ def test_wrong_clients_and_addresses_are_refused() -> None:
 SCRIPT = """
 import sys, time
 from overseg.cluster import open_executor
+from overseg.pipeline.running import logged
 from overseg.settings import RunSettings
 
 def unit(x):
@@ -314,3 +317,16 @@ def test_what_takes_its_workers_memory_is_halved(fn: types.FunctionType, tmp_pat
     assert log.count('"event":"halved"') == 1 and '"event":"died"' in log
     if fn is greedy:  # once more on a new worker, in case the old one had grown; then smaller
         assert (tmp_path / "1-2-3-4").read_text() == "xx"
+
+
+def test_the_dashboard_is_told_and_is_on_this_machine_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_executor(TWO, tasks_hint=9) as ex:
+        assert ex.dashboard is not None and ex.dashboard.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(ex.dashboard, timeout=30) as page:
+            assert b"bokeh" in page.read()
+        with caplog.at_level("INFO", "overseg"), logged(ex, "plan", tmp_path):
+            dict(ex.run("sq", square, {"1": (1,)}))
+    assert f"what Dask is doing: {ex.dashboard}" in caplog.text
+    assert ex.dashboard in (tmp_path / "run" / "events.jsonl").read_text()

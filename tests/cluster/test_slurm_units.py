@@ -200,7 +200,7 @@ with open_executor(build(cluster={cluster!r})[1]) as ex:
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_jobs_end_with_their_driver(blow: signal.Signals, batch: Batch, tmp_path: Path) -> None:
-    code = DRIVER.format(cluster=batch(), folder=str(tmp_path))
+    code = DRIVER.format(cluster=batch(maximum_jobs=1), folder=str(tmp_path))
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     driver = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env

@@ -72,11 +72,11 @@ def test_an_array_gives_the_same_as_one_go(calm, volume: Path, tasks: int) -> No
     assert array.units > 4
     done = [jobarray.apply_task(place, task).units for task in range(tasks)]
     assert sum(done) == array.units
-    assert overseg.apply(place, finish=True).rewritten == 0
+    assert overseg.apply(place, finish=True, workers=1).rewritten == 0
     np.testing.assert_array_equal(voxels(volume), calm[3])
-    assert overseg.verify(place).ok
+    assert overseg.verify(place, workers=1).ok
     assert jobarray.prepare_apply(place, tasks).units == 0
-    overseg.undo(place)
+    overseg.undo(place, workers=1)
     np.testing.assert_array_equal(voxels(volume), calm[2])
 
 
@@ -86,7 +86,7 @@ def test_tasks_that_never_ran_are_made_up_for(calm, volume: Path) -> None:
     assert overseg.plan(volume).hash == calm[1]
     jobarray.prepare_apply(place, 3)
     jobarray.apply_task(place, 2)
-    assert overseg.apply(place, finish=True).rewritten > 0
+    assert overseg.apply(place, finish=True, workers=1).rewritten > 0
     np.testing.assert_array_equal(voxels(volume), calm[3])
     assert not list((volume / ".overseg" / "lock").iterdir())
 
@@ -97,23 +97,23 @@ def test_the_volume_is_held_for_the_array_until_it_is_finished(calm, volume: Pat
     jobarray.apply_task(place, 0)
     for run in (overseg.apply, overseg.undo):
         with pytest.raises(LockedError, match="job array") as caught:
-            run(place)
+            run(place, workers=1)
         assert "--finish" in str(caught.value) and str(place) in str(caught.value)
     # Undone with force: late tasks of the array write no more.
-    overseg.undo(place, break_lock=True)
+    overseg.undo(place, break_lock=True, workers=1)
     with pytest.raises(LockedError, match="no longer holds"):
         jobarray.apply_task(place, 1)
     with pytest.raises(LockedError):
-        overseg.apply(place, finish=True)
+        overseg.apply(place, finish=True, workers=1)
     np.testing.assert_array_equal(voxels(volume), calm[2])
     # Prepared once more it takes over from itself.
     first = jobarray.prepare_apply(place, 2)
     second = jobarray.prepare_apply(place, 2)
     assert second.generation > first.generation and second.token != first.token
-    overseg.apply(place, finish=True)
+    overseg.apply(place, finish=True, workers=1)
     np.testing.assert_array_equal(voxels(volume), calm[3])
     assert jobarray.apply_task(place, 0).units == 0  # late, and nothing is left to do
-    overseg.undo(place)
+    overseg.undo(place, workers=1)
     with pytest.raises(PlanError, match="nothing was prepared"):
         jobarray.apply_task(place, 0)
 
@@ -187,7 +187,7 @@ def test_a_unit_of_the_writing_alone(calm, volume: Path, monkeypatch: pytest.Mon
     part = jobarray.again(folder, unit.strip("'"))
     assert (part.step, part.units) == ("write", 1)
     np.testing.assert_array_equal(voxels(volume), calm[3])
-    assert overseg.apply(place).rewritten == 0
+    assert overseg.apply(place, workers=1).rewritten == 0
 
 
 def test_follow_tells_what_the_log_has(calm, volume: Path) -> None:
