@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 from twins.trials import PAPER, SMALL, Subject  # noqa: E402
 
 from benchmarks import faults  # noqa: E402
-from benchmarks.fault_rows import drivers, kills, scheduler, storage  # noqa: E402
+from benchmarks.fault_rows import chunks, drivers, kills, scheduler, storage  # noqa: E402
 from benchmarks.fault_rows.storage import Case  # noqa: E402
 
 real = pytest.mark.parametrize("_", [pytest.param(0, marks=[pytest.mark.fault, pytest.mark.cluster], id="")])
@@ -88,3 +88,8 @@ def test_page_is_made_from_the_figures():
     facts = json.loads((faults.HERE / "faults.json").read_text())
     assert (faults.HERE / "faults.md").read_text() == faults.page(facts)
     assert not sum(row["wrong"] for part in facts.values() for row in part["rows"])
+
+
+@real
+def test_one_chunk_damaged(_):
+    assert chunks.one_damaged(3, 100.0, times=1).landed == 1
