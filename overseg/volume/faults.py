@@ -23,6 +23,7 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit on open files (`ulimit -n 4096`), then run the same command again",
 }
 _IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)|(?<=\?)[^\s'\")]+=[^\s'\")]+")  # user:password, signed queries
+_UNKNOWN = ("NoCredentialsError", "PartialCredentialsError")  # botocore's, which need not be installed
 _DEFAULT = "check the disk or the connection, then run the same command again"
 
 
@@ -53,6 +54,12 @@ def storage_error(what: str, where: str, error: BaseException, secrets: tuple[st
             f"{what}: this kind of address can only be read",
             where=where,
             remedy="work on a copy (`--output COPY`)",
+        )
+    if type(error).__name__ in _UNKNOWN:
+        return StorageError(
+            f"{what}: {reason(error, secrets)}",
+            where=where,
+            remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for a public bucket FSSPEC_S3_ANON=true",
         )
     number = error.errno if isinstance(error, OSError) else None
     if "://" in where and number != errno.EACCES:  # what a disk would mean by it is not what a store does

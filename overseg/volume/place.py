@@ -11,7 +11,7 @@ from typing import Any
 
 from overseg.errors import InputError, VolumeError
 from overseg.volume.files import Files, LocalFiles
-from overseg.volume.remote import RemoteFiles, impatient, patient, secrets_of
+from overseg.volume.remote import S3, RemoteFiles, impatient, patient, secrets_of
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _SAVE = "save it first: `zarr.save_array('volume.zarr', data)`, or pass a NumPy array to `overseg.correct`"
@@ -41,7 +41,7 @@ class Place:
         Raises
         ------
         InputError
-            If a URL chains file systems or carries a query.
+            If a URL chains file systems, carries a query, or credentials for S3.
         """
         text = os.fspath(source)
         if "::" in text and "://" in text:
@@ -64,6 +64,12 @@ class Place:
                 "a URL with a query (after '?') cannot be the address of a zarr volume",
                 where=public,
                 remedy="give the address alone; put tokens into the fsspec configuration",
+            )
+        if scheme in S3 and "@" in host:
+            raise InputError(
+                "an address in S3 cannot carry credentials",
+                where=public,
+                remedy="give the address alone; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             )
         return cls(public, False, f"{scheme}://{rest}".rstrip("/"), dict(options or {}))
 

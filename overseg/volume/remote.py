@@ -17,7 +17,8 @@ from overseg.volume.files import Files, Keys, is_leftover
 
 #: For S3, where nothing else is configured: seconds to connect and to wait for the next bytes, and tries of
 #: one request. botocore would wait a minute five times over, and s3fs tries all that up to 25 times.
-CONNECT, ANSWER, TRIES = 10, 10, 2
+CONNECT, ANSWER, TRIES = 10, 10, 3
+S3 = ("s3", "s3a")
 _AGAIN = 2  # times that s3fs tries all of that again
 
 
@@ -25,7 +26,8 @@ _AGAIN = 2  # times that s3fs tries all of that again
 class RemoteFiles(Files):
     """Files behind a URL. One object is written by one request, which object stores make atomic.
 
-    `create` is exclusive where the store answers a conditional put (Amazon S3, Google Cloud Storage).
+    `create` takes an object with the very same bytes for its own: no two callers may offer the same. It is
+    exclusive where the store answers a conditional put (Amazon S3, Google Cloud Storage).
     Elsewhere fsspec looks first and then writes, or the store ignores the condition: two runs that start in
     the same instant may then both believe that they made the file. Nothing is fsynced: that is the store's
     business.
@@ -74,13 +76,17 @@ class RemoteFiles(Files):
             try:
                 fs.pipe_file(path, data, mode="create")
             except FileExistsError:
-                return False
+                return self._is_ours(key, data)
             except OSError as error:
                 # how S3-compatible stores other than Amazon's say that the condition failed
                 if error.errno == errno.EINVAL and fs.exists(path):
-                    return False
+                    return self._is_ours(key, data)
                 raise
             return True
+
+    def _is_ours(self, key: str, data: bytes) -> bool:
+        """Whether what is in the way was stored by a try of ours whose answer got lost."""
+        return self.read(key) == data
 
     def delete(self, key: str) -> None:
         with storage("cannot delete the object", self._where(key), self._secrets):
@@ -142,7 +148,7 @@ def open_filesystem(url: str, location: str, options: Mapping[str, Any]) -> tupl
 
 
 def patient(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """fsspec options with limits on how long a request may take, where the user has set none.
+    """fsspec options with limits on how long a request may take; those that the user has set stay.
 
     Parameters
     ----------
@@ -154,15 +160,15 @@ def patient(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from fsspec.config import conf
 
     scheme = url.partition("://")[0].lower()
-    set_already = "config_kwargs" in {**conf.get(scheme, {}), **options}
-    if scheme not in ("s3", "s3a") or set_already:
+    if scheme not in S3:
         return dict(options)
     limits = {
         "connect_timeout": CONNECT,
         "read_timeout": ANSWER,
-        "retries": {"mode": "standard", "max_attempts": TRIES},
+        "retries": {"mode": "standard", "total_max_attempts": TRIES},
     }
-    return {**options, "config_kwargs": limits}
+    theirs = {**conf.get("s3", {}), **conf.get("s3a", {}), **options}.get("config_kwargs") or {}
+    return {**options, "config_kwargs": {**limits, **theirs}}
 
 
 def impatient(fs: Any) -> Any:

@@ -21,9 +21,9 @@ from twins.objects import Proxy, first, voxels_read, voxels_written
 
 import overseg
 from overseg.cluster import executor as executors
-from overseg.errors import LockedError, StorageError
+from overseg.errors import InputError, LockedError, StorageError
 from overseg.measure import generate_tissue, simulate_splits
-from overseg.volume import create_labels, open_volume, remote
+from overseg.volume import create, create_labels, open_volume, remote
 from overseg.volume.create import fill
 from overseg.volume.lock import locked
 
@@ -105,8 +105,7 @@ def test_the_whole_job_gives_the_same_and_no_secret_is_kept(
     said.append(command("undo", url))
     assert [each.returncode for each in said] == [0] * 5, [each.stderr for each in said]
     assert overseg.load("p.overseg").hash == local[2]
-    after = stored(url)
-    assert after.keys() == before.keys()
+    assert stored(url) == before
     np.testing.assert_array_equal(open_volume(url).read(ALL), local[0])
     fsspec.filesystem("s3").rm(f"{url}/c/1/1/1")
     fsspec.filesystem("s3").pipe_file(f"{url}/c/0/0/0", b"nonsense")
@@ -126,6 +125,35 @@ def test_a_copy_in_the_bucket(url: str, local: tuple[np.ndarray, np.ndarray, str
     overseg.correct(url, output=f"{url[:-5]}-copy.zarr", workers=1)
     np.testing.assert_array_equal(open_volume(f"{url[:-5]}-copy.zarr").read(ALL), local[1])
     assert stored(url) == before
+
+
+def test_a_pyramid_in_the_bucket(
+    proxy: Proxy, local: tuple[np.ndarray, np.ndarray, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(create, "_SMALLEST_TOP", 16)
+    monkeypatch.chdir(tmp_path)
+    url = f"s3://{objects.BUCKET}/{tmp_path.name}.ome.zarr"
+    volume = create_labels(url, local[0].shape, local[0].dtype, (8, 32, 32), ome=True, levels=2)
+    fill(volume, lambda box: local[0][box])
+    assert len(volume.levels) == 2
+    before = stored(url)
+    plan = overseg.correct(url, workers=1)
+    assert plan.hash == local[2] and overseg.verify(plan, workers=1).ok
+    np.testing.assert_array_equal(open_volume(url).read(ALL), local[1])
+    coarse = np.s_[0:12, 0:32, 0:32]
+    np.testing.assert_array_equal(open_volume(url).read(coarse, 0, 1), local[1][::2, ::2, ::2])
+    overseg.undo(url, workers=1)
+    assert stored(url) == before
+
+
+def test_a_lock_whose_answer_got_lost_is_ours(url: str, proxy: Proxy) -> None:
+    before = stored(url)
+    proxy.fault = first(1, "cut", lambda method, path: method == "PUT" and "/lock/" in path)
+    overseg.correct(url, workers=1)
+    assert proxy.struck == 1
+    overseg.undo(url, workers=1)
+    assert stored(url) == before
+    assert not open_volume(url).files.list(".overseg/lock")
 
 
 def test_one_writer_at_a_time(url: str) -> None:
@@ -166,7 +194,7 @@ def test_a_store_that_fails_for_good(
     verb: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(remote, "TRIES", 1)
+    monkeypatch.setattr(remote, "TRIES", 2)
     monkeypatch.setattr(executors, "_TRIES", 1)
     if verb == "apply":
         overseg.plan(url, workers=1)
@@ -208,8 +236,23 @@ def test_a_driver_killed_while_it_writes_to_the_bucket(
 
 def test_limits_are_ours_only_where_nobody_set_any(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = {"config_kwargs": {"read_timeout": 7}}
-    assert remote.patient("s3://b/k", mine) == mine
+    assert remote.patient("s3://b/k", mine)["config_kwargs"] == {
+        "connect_timeout": remote.CONNECT,
+        "read_timeout": 7,
+        "retries": {"mode": "standard", "total_max_attempts": remote.TRIES},
+    }
     assert remote.patient("memory://k", {}) == {}
     assert remote.patient("s3://b/k", {})["config_kwargs"]["read_timeout"] == remote.ANSWER
     monkeypatch.setitem(fsspec.config.conf, "s3", mine)
-    assert remote.patient("s3://b/k", {}) == {}
+    for scheme in remote.S3:
+        assert remote.patient(f"{scheme}://b/k", {})["config_kwargs"]["read_timeout"] == 7
+
+
+def test_credentials_come_from_the_environment_alone(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="cannot carry credentials") as caught:
+        open_volume(f"s3://{objects.KEY}:{objects.SECRET}@{objects.BUCKET}/v.zarr")
+    assert objects.KEY not in str(caught.value) and objects.SECRET not in str(caught.value)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StorageError, match="set AWS_ACCESS_KEY_ID"):
+        open_volume(f"s3://{objects.BUCKET}/v.zarr")
