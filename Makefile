@@ -52,7 +52,7 @@ bench: install   ## benchmarks/README.md: speed and memory; half an hour, 6 GB o
 	$(RUN) -m benchmarks.run
 
 faults: install  ## benchmarks/faults.md: kills, full disks, lost schedulers; under an hour
-	$(RUN) -m benchmarks.faults
+	deploy/slurm/test-cluster.sh run $(RUN) -m benchmarks.faults
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache
