@@ -31,14 +31,14 @@ def rows(seed: int, seconds: float) -> list[dict[str, Any]]:
 
 def one_damaged(seed: int, seconds: float, times: int = 20) -> Row:
     """Plan, `correct`, `apply` with and without leave, `verify`, `undo`, and the chunk restored."""
-    chance, begin = random.Random(seed), time.monotonic()
+    chance = random.Random(seed)
     tissue = generate_tissue(SHAPE, n_cells=400, seed=4)
     broken = simulate_splits(tissue, rate=0.5, seed=4)[0].astype(np.uint32)
     with timed("one corrupt chunk among thousands") as row, tempfile.TemporaryDirectory() as folder:
         zarr.create_array(f"{folder}/sound.zarr", data=broken, chunks=CHUNKS)
         whole = overseg.plan(f"{folder}/sound.zarr", workers=1).hash
         chunks = sorted(path for path in Path(folder, "sound.zarr", "c").rglob("*") if path.is_file())
-        left_alone = 0
+        left_alone, begin = 0, time.monotonic()
         while row.times < times and time.monotonic() - begin < seconds:
             home = Path(folder, str(row.times))
             home.mkdir()
