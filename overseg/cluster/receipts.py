@@ -5,7 +5,9 @@ Tasks of a job array, which run at the same time and know nothing of each other,
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -69,8 +71,10 @@ def recording(folder: Path, step: str, task: int | None = None) -> Iterator[Call
 
 
 def _append(file: BinaryIO, unit: str, receipt: Receipt) -> None:
+    line = json.dumps({"unit": unit, "receipt": receipt}, separators=(",", ":")).encode() + b"\n"
     try:
-        file.write(json.dumps({"unit": unit, "receipt": receipt}, separators=(",", ":")).encode() + b"\n")
+        if file.write(line) < len(line):  # a full disk takes what it can, and says nothing
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise _storage(error, Path(file.name)) from None
 

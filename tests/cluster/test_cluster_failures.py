@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from overseg.cluster import executor as executors
-from overseg.cluster import open_executor
+from overseg.cluster import open_executor, receipts
 from overseg.cluster.events import Events, parse
 from overseg.cluster.executor import Executor, InlineExecutor
 from overseg.cluster.failures import is_gone, this_worker
@@ -190,3 +190,14 @@ def test_one_unit_alone(tmp_path: Path) -> None:
 def test_a_process_that_is_gone_is_told_from_one_elsewhere() -> None:
     assert not is_gone(this_worker()) and not is_gone("elsewhere:1")
     assert is_gone(this_worker().rpartition(":")[0] + ":4194305")
+
+
+def test_a_receipt_that_the_disk_took_half_of_is_an_error(tmp_path: Path) -> None:
+    class Full:
+        name = "scan.jsonl"
+
+        def write(self, data: bytes) -> int:
+            return len(data) // 2
+
+    with pytest.raises(StorageError, match="No space left"):
+        receipts._append(Full(), "a", {"rows": 1})  # type: ignore[arg-type]
