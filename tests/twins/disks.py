@@ -73,11 +73,13 @@ def fill(run: Run, disk: Path) -> Cure:
 def make_read_only(run: Run, folder: Path) -> Cure:
     """Let nothing in a folder be written any more; a run must obey modes where this process may not mount."""
     if may_mount():
-        if not _mount("--bind", str(folder), str(folder)):
-            raise OSError(f"cannot mount at {folder}")
-        if not _mount("-o", "remount,bind,ro", str(folder)):
-            raise OSError(f"cannot make {folder} read-only")
-        return functools.partial(_umount, folder)
+        for _ in range(50):
+            if not _mount("--bind", str(folder), str(folder)):
+                raise OSError(f"cannot mount at {folder}")
+            if _mount("-o", "remount,bind,ro", str(folder)):
+                return functools.partial(_umount, folder)
+            _umount(folder)  # the run has just opened a file there to write to
+        raise OSError(f"cannot make {folder} read-only")
     changed = [Path(top) for top, _, _ in os.walk(folder)]
     changed += [Path(top) / name for top, _, names in os.walk(folder) for name in names]
     modes = [path.stat().st_mode for path in changed]
