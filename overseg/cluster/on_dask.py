@@ -96,6 +96,7 @@ class DaskExecutor(Executor):
                 try:
                     outcome = batch.outcome(future)
                 except KilledWorker as error:
+                    watch.died()
                     yield from self._bereaved(batch, batch.together(future, error), error)
                     continue
                 watch.progressed()

@@ -99,6 +99,10 @@ class Watch:
                 remedy="start workers for this scheduler, or see why they do not come up, and run it again",
             )
 
+    def died(self) -> None:
+        """A worker is gone: how many are left is to be looked at before a unit is handed out."""
+        self._last_look -= TICK
+
     def progressed(self) -> None:
         """A unit came back."""
         self._moved, self._next_word = time.monotonic(), _FIRST_WORD
