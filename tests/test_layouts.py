@@ -102,6 +102,7 @@ def test_any_number_of_workers(broken, expected, tmp_path, workers):
 )
 def test_any_block_size_and_partition(broken, expected, tmp_path, monkeypatch, side, least, partition):
     from overseg.pipeline import scantask
+    from overseg.pipeline.seams import plan_seams
 
     monkeypatch.setattr(scantask, "_SIDE", side)
     monkeypatch.setattr(scantask, "_LEAST", least)
@@ -110,7 +111,7 @@ def test_any_block_size_and_partition(broken, expected, tmp_path, monkeypatch, s
     path = store(tmp_path / "v.zarr", broken, (4, 8, 8), None, 3, np.uint32)
     settings, _ = build()
     tasks = scantask.plan_scan(open_volume(path), settings, 1 << 30)
-    assert len(tasks) > 4 and len(scantask.plan_seams(tasks)) > 0
+    assert len(tasks) > 4 and len(plan_seams(tasks)) > 0
     plan = overseg.correct(path, workers=1)
     assert plan.hash == expected[0]
     np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], expected[1])

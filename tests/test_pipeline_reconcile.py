@@ -26,7 +26,8 @@ from overseg.pipeline.reconcile import (
     fingerprint_text,
     from_tables,
 )
-from overseg.pipeline.scan import plan_scan, plan_seams, scan_task, seam_task
+from overseg.pipeline.scan import plan_scan, scan_task
+from overseg.pipeline.seams import plan_seams, seam_task
 from overseg.pipeline.touched import touched_units
 from overseg.settings import RunSettings, Settings
 from overseg.volume import Volume, open_volume

@@ -20,13 +20,12 @@ from overseg.pipeline import scantask
 from overseg.pipeline.scan import (
     all_units,
     plan_scan,
-    plan_seams,
     predicted_peak,
     receipt_fits,
     scan_task,
-    seam_task,
 )
 from overseg.pipeline.scantables import TABLES, ScanFile
+from overseg.pipeline.seams import plan_seams, seam_task
 from overseg.settings import Settings
 from overseg.volume import Volume, open_volume, unit_digest
 

@@ -25,9 +25,11 @@ from overseg.model import Head, load, save
 from overseg.model.touching import TOUCHING
 from overseg.pipeline import parts, scantask
 from overseg.pipeline import scan as scanning
+from overseg.pipeline import seams as seaming
 from overseg.pipeline.plan import make_plan, reconcile_volume, scan_volume
-from overseg.pipeline.scan import plan_scan, plan_seams, predicted_peak, receipt_fits, scan_task, seam_task
+from overseg.pipeline.scan import plan_scan, predicted_peak, receipt_fits, scan_task
 from overseg.pipeline.scantables import ScanFile
+from overseg.pipeline.seams import plan_seams, seam_task
 from overseg.pipeline.solidstore import SolidStore
 from overseg.settings import RunSettings, Settings
 from overseg.volume import Volume, open_volume
@@ -213,6 +215,41 @@ def test_every_border_between_tasks_has_one_seam(saved: Callable[..., Volume]) -
     assert by_axis == [(z - 1) * y * x, z * (y - 1) * x, z * y * (x - 1)]
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("region", [None, "1:22,2:23,0:29"])
+def test_any_tasks_may_be_halved(
+    saved: Callable[..., Volume],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    region: str | None,
+) -> None:
+    """Those beside a half are whole, or halved too; then a unit is rewritten, and other tables are kept."""
+    array = cells((23, 24, 30), seed)
+    vol = saved(array, (1, 12, 7), partitions=2)
+    monkeypatch.setattr(scantask, "_SHARE", 1)
+    chosen = Settings(kind="both", max_gap=1, region=region)
+    usual, rng, given_up = scanning.scan_task, np.random.default_rng(seed), []
+
+    def hungry(vol: Volume, task: scanning.ScanTask, *more: str) -> dict:
+        if task.z[1] - task.z[0] >= 4 and rng.random() < 0.4:
+            given_up.append(task.name)
+            raise MemoryError
+        return usual(vol, task, *more)
+
+    for again in range(2):
+        monkeypatch.setattr(scanning, "scan_task", usual)
+        _, *whole = found_in(vol, chosen, tmp_path / f"whole{again}")
+        monkeypatch.setattr(scanning, "scan_task", hungry)
+        _, *parts = found_in(vol, chosen, tmp_path / "run")
+        for found, expected in zip(parts, whole, strict=True):
+            assert_same(found, expected)
+        zarr.open_array(tmp_path / "v.zarr")[9, 13, 8] = 58
+    assert len(given_up) > 3
+    folder = tmp_path / "run" / "scan"
+    assert any(len(path.stem.split("-")) > 7 for path in folder.glob("seam-[yx]-*.tables"))
+
+
 def test_gap_alone_costs_nothing(saved: Callable[..., Volume], tmp_path: Path) -> None:
     """No other files, tables or seams than before there were contacts."""
     vol = saved(cells(), (3, 12, 7))
@@ -291,18 +328,18 @@ def test_a_rewritten_unit_is_counted_anew_and_nothing_else(
     vol = saved(array, (3, 12, 7))
     found_in(vol, TILTED, tmp_path / "run")
     done: list[str] = []
-    scan, seam = scanning.scan_task, scanning.seam_task
+    scan, seam = scanning.scan_task, seaming.seam_task
 
     def scan_noted(vol: Volume, task: scanning.ScanTask, *more: str) -> dict:
         done.append(task.name)
         return scan(vol, task, *more)
 
-    def seam_noted(task: scanning.SeamTask, folder: str) -> dict:
+    def seam_noted(task: seaming.SeamTask, folder: str) -> dict:
         done.append(task.name)
         return seam(task, folder)
 
     monkeypatch.setattr(scanning, "scan_task", scan_noted)
-    monkeypatch.setattr(scanning, "seam_task", seam_noted)
+    monkeypatch.setattr(seaming, "seam_task", seam_noted)
     found_in(vol, TILTED, tmp_path / "run")
     assert done == []
     zarr.open_array(tmp_path / "v.zarr")[4, 13, 8] = array[4, 13, 8] = 58

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from benchmarks.speed import tiles
 from benchmarks.speed.timing import interleaved
 from overseg.kernels.scan import scan_array
-from overseg.pipeline.scan import plan_scan, plan_seams, scan_task, seam_task
+from overseg.pipeline.scan import plan_scan, scan_task
+from overseg.pipeline.seams import plan_seams, seam_task
 from overseg.settings import Settings
 from overseg.volume import create_labels, unit_digest
 from overseg.volume.create import fill

@@ -19,6 +19,7 @@ import numpy as np
 
 from overseg.errors import PlanError, ResourceError, StorageError
 from overseg.pipeline import journal as journals
+from overseg.pipeline.halves import halving
 from overseg.pipeline.journal import Segment, read_journal
 from overseg.pipeline.plandata import PlanData
 from overseg.pipeline.planfile import read_plan
@@ -311,7 +312,7 @@ class Application:
             f"units {rows[at][0]} and on": (self.volume, tuple(rows[at : at + _STAMPS]))
             for at in range(0, len(rows), _STAMPS)
         }
-        for _, receipt in executor.run("stamps", rewritten, looks, progress=progress, halve=halves):
+        for _, receipt in executor.run("stamps", rewritten, looks, progress=progress, halve=halving()):
             for unit in receipt["units"]:
                 del known[unit]
         return set(known)

@@ -19,6 +19,7 @@ from overseg.kernels.solids import Solids, Touches
 from overseg.kernels.tables import Int, Labels
 from overseg.pipeline.across import Across, Kind, across_box, across_task, batches, peak_bytes
 from overseg.pipeline.boxes import along_a_curve, tile_of
+from overseg.pipeline.halves import halving, paths_in_order
 from overseg.pipeline.plandata import Fills
 
 if TYPE_CHECKING:
@@ -162,8 +163,11 @@ def measured(
         units[name] = (volume, batch, kind, str(run / "across" / f"{name}.npy"), t)
         need = peak_bytes(volume, batch, kind)
         executor.check_room(need, "looking across the largest contact", volume.location)
-    done = dict(executor.run("across", across_task, units, run / "receipts", progress, file_is_there))
-    found = np.concatenate([np.load(done[name]["path"], allow_pickle=False) for name in units])
+    halve = halving(path=3)
+    done = dict(
+        executor.run("across", across_task, units, run / "receipts", progress, file_is_there, halve=halve)
+    )
+    found = np.concatenate([np.load(path, allow_pickle=False) for path in paths_in_order(units, done)])
     out = np.empty_like(found)
     out[order] = found
     return out

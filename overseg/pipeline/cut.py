@@ -88,12 +88,9 @@ class Cut:
 
 
 def halved(volume: Volume, task: ScanTask) -> tuple[ScanTask, ...]:
-    """Two tasks, one above the other, in the place of one; none where that is not possible.
-
-    A task that lies beside others keeps the planes where they touch, and these must face each other whole.
-    """
+    """Two tasks, one above the other, in the place of one; none where that is not possible."""
     least, (top, bottom) = least_units(task), task.z
-    if bottom - top < 2 * least or any(task.beside):
+    if bottom - top < 2 * least:
         return ()
     middle = (top + bottom) // 2
     parts = [part_of(task, z, task.y, task.x) for z in ((top, middle), (middle, bottom))]

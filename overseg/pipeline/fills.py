@@ -250,17 +250,6 @@ def fill_task(
     return {"path": path, "fills": len(wanted), "empty": empty, **counts}
 
 
-def halves(name: str, args: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
-    """A `fill_task` as two, by name, for an executor; none where it has a single mask."""
-    volume, wanted, background, fill, path, *others = args
-    middle = len(wanted) // 2
-    parts = (wanted[:middle], wanted[middle:]) if middle else ()
-    return {
-        f"{name}.{i}": (volume, part, background, fill, f"{path}.{i}", *others)
-        for i, part in enumerate(parts, 1)
-    }
-
-
 def peak_bytes(volume: Volume, wanted: Sequence[Wanted]) -> int:
     """Memory that a task of these needs for its voxels, at most."""
     size = volume.dtype.itemsize

@@ -27,10 +27,12 @@ from overseg.cluster.receipts import file_is_there
 from overseg.kernels.tables import Candidates
 from overseg.pipeline import fills as filling
 from overseg.pipeline import scan as scanning
+from overseg.pipeline import seams as seaming
 from overseg.pipeline.assemble import Judged, put_together
 from overseg.pipeline.cut import Cut, in_order
 from overseg.pipeline.decide import Guard, Verdicts, decide
 from overseg.pipeline.device import choose
+from overseg.pipeline.halves import halving
 from overseg.pipeline.lazy import Limits
 from overseg.pipeline.models import Models
 from overseg.pipeline.parts import TimePoint, reconcile
@@ -187,7 +189,7 @@ def scan_volume(
         rows += receipt["rows"]
     tasks = in_order(cut.tasks.values())
     stamps = {task.name: found[task.name] for task in tasks}
-    seams = scanning.plan_seams(tasks)
+    seams = seaming.plan_seams(tasks)
     marks = {seam.name: [stamps[seam.upper], stamps[seam.lower]] for seam in seams}
 
     def joins(name: str, receipt: Mapping[str, Any]) -> bool:
@@ -228,8 +230,8 @@ def reconcile_volume(
     )
 
 
-def _seam(task: scanning.SeamTask, folder: str, marks: list[str | None]) -> dict[str, Any]:
-    return {**scanning.seam_task(task, folder), "marks": marks}
+def _seam(task: seaming.SeamTask, folder: str, marks: list[str | None]) -> dict[str, Any]:
+    return {**seaming.seam_task(task, folder), "marks": marks}
 
 
 def _judge(
@@ -353,7 +355,7 @@ def _claims(
             need = filling.peak_bytes(volume, batch)
             executor.check_room(need, "restoring the largest mask", volume.location, ", or --fill none")
     done = executor.run(
-        "fill", filling.fill_task, units, run / "receipts", progress, file_is_there, halve=filling.halves
+        "fill", filling.fill_task, units, run / "receipts", progress, file_is_there, halve=halving(path=4)
     )
     return sorted(receipt["path"] for _, receipt in done)
 

@@ -17,18 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import DamagedError
-from overseg.kernels.reduce import ScanTables
-from overseg.kernels.scan import Scanner, scan_seam
+from overseg.kernels.scan import Scanner
 from overseg.kernels.scan_gpu import CardScanner, find_cupy
-from overseg.kernels.touch import TouchScanner
-from overseg.pipeline.edges import FACING, Edges, Touching, edge_path, read_edge, tables_of
+from overseg.pipeline.edges import Edges, Touching, edge_path
 from overseg.pipeline.scantables import write_scan
 from overseg.pipeline.scantask import (
     ScanTask,
-    SeamTask,
     all_units,
     plan_scan,
-    plan_seams,
     predicted_peak,
 )
 from overseg.pipeline.stamps import mark_of, stamps_of, write_stamps
@@ -38,15 +34,12 @@ Place = tuple[int, int, int]
 
 __all__ = [
     "ScanTask",
-    "SeamTask",
     "all_units",
     "hole_of",
     "plan_scan",
-    "plan_seams",
     "predicted_peak",
     "receipt_fits",
     "scan_task",
-    "seam_task",
     "unit_stamps",
 ]
 
@@ -132,55 +125,6 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
 def hole_of(background: tuple[int, ...], vol: Volume) -> int:
     """The label that stands for voxels that cannot be decoded: 0 may be a cell."""
     return next((label for label in background if label <= np.iinfo(vol.dtype).max), 0)
-
-
-def seam_task(task: SeamTask, out_dir: str) -> dict[str, Any]:
-    """Join two tasks that lie side by side, from the layers or planes that both kept.
-
-    Parameters
-    ----------
-    task : SeamTask
-        Which two.
-    out_dir : str
-        Folder of the scan's files.
-
-    Returns
-    -------
-    dict
-        The receipt: ``path, bytes``.
-
-    Raises
-    ------
-    PlanError
-        If what a task kept is missing or damaged.
-    """
-    begin = time.perf_counter()
-    folder = Path(out_dir)
-    upper, lower = (
-        read_edge(edge_path(folder, name, which))
-        for name, which in zip((task.upper, task.lower), FACING[task.axis], strict=True)
-    )
-    joined = (_joint(task, *both) for both in zip(upper, lower, strict=True))
-    path = folder / f"{task.name}.tables"
-    tables = dict(zip(task.time_points, joined, strict=True))
-    size = write_scan(path, tables, task.max_gap + 1, task.partitions)
-    return {"path": path.name, "bytes": size, "seconds": time.perf_counter() - begin}
-
-
-def _joint(task: SeamTask, upper: npt.NDArray[Any], lower: npt.NDArray[Any]) -> ScanTables:
-    """What joins the layers or planes (z, y, x) before a border to those behind it."""
-    if task.axis == 0:
-        split = len(upper)
-        origin = (task.origin[0] - split, *task.origin[1:])
-        both = np.concatenate([upper, lower])
-        tables = scan_seam(both, split, origin, task.max_gap, task.background)
-    else:
-        tables = Scanner(0, (0, 0), task.max_gap, task.background).tables()
-    if not task.contacts:
-        return tables
-    scanner = TouchScanner(task.background)
-    scanner.planes(upper.take(-1, task.axis), lower.take(0, task.axis), task.axis, task.origin)
-    return replace(tables, **tables_of(scanner))
 
 
 def receipt_fits(vol: Volume, task: ScanTask, receipt: Mapping[str, Any], out_dir: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from overseg.errors import InputError, ResourceError
@@ -98,38 +98,6 @@ class ScanTask:
     def _unit(self, z: int, y: int, x: int) -> int:
         places = {"t": self.times[0], "c": 0, "z": z, "y": y, "x": x}
         return self.grid.unit(tuple(places[axis] for axis in self.axes))
-
-
-@dataclass(frozen=True)
-class SeamTask:
-    """Two tasks, one above, before or left of the other.
-
-    Attributes
-    ----------
-    name : str
-        Names the seam's receipt and file.
-    upper, lower : str
-        Names of the two tasks.
-    origin : tuple of int
-        Voxel (z, y, x) where the lower one starts.
-    time_points : range
-        Time points of both.
-    max_gap, background, partitions, contacts
-        As in `ScanTask`.
-    axis : int
-        Which of (z, y, x) the seam is normal to; all but z join contacts alone.
-    """
-
-    name: str
-    upper: str
-    lower: str
-    origin: tuple[int, int, int]
-    time_points: range
-    max_gap: int
-    background: tuple[int, ...]
-    partitions: int
-    contacts: bool = False
-    axis: int = 0
 
 
 def predicted_peak(task: ScanTask) -> int:
@@ -235,38 +203,6 @@ def plan_scan(vol: Volume, settings: Settings, memory: int, workers: int = 1) ->
             part = replace(part, keep=(i > 0, i < len(segments) - 1), beside=_beside(whole, y, x))
             tasks.append(replace(part, name=name_of(vol, part)))
     return tasks
-
-
-def plan_seams(tasks: Sequence[ScanTask]) -> list[SeamTask]:
-    """The seams between tasks that lie one above the other, and side by side where contacts are counted."""
-    ends = [{(task.times, *_sides(task, axis, 1)): task for task in tasks} for axis in range(3)]
-    seams = []
-    for lower in tasks:
-        for axis in range(3 if lower.contacts else 1):
-            upper = ends[axis].get((lower.times, *_sides(lower, axis, 0)))
-            if upper is not None:
-                seams.append(
-                    SeamTask(
-                        name=f"seam{('', '-y', '-x')[axis]}-{lower.name}",
-                        upper=upper.name,
-                        lower=lower.name,
-                        origin=(lower.box[0][0], lower.box[1][0], lower.box[2][0]),
-                        time_points=lower.time_points,
-                        max_gap=lower.max_gap,
-                        background=lower.background,
-                        partitions=lower.partitions,
-                        contacts=lower.contacts,
-                        axis=axis,
-                    )
-                )
-    return seams
-
-
-def _sides(task: ScanTask, axis: int, end: int) -> list[Range | int]:
-    """Where a task lies, with its one end along an axis alone: the same for what lies on the other side."""
-    spans: list[Range | int] = [task.z, task.y, task.x]
-    spans[axis] = (task.z, task.y, task.x)[axis][end]
-    return spans
 
 
 def _beside(whole: ScanTask, y: Range, x: Range) -> tuple[bool, bool, bool, bool]:

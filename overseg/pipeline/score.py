@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from overseg.pipeline.distances import batches as look_batches
 from overseg.pipeline.expected import OwnGaps, own_gaps
 from overseg.pipeline.firststage import First, Firsts, Wanted, first_task, save_candidates
 from overseg.pipeline.firststage import batches as first_batches
+from overseg.pipeline.halves import Halve, halving, paths_in_order
 from overseg.pipeline.lazy import Limits, certain, ranked
 from overseg.pipeline.plandata import Features
 
@@ -329,13 +330,21 @@ class _Work:
         facts = [str(self.fingerprint), mark, list(first.voxel_size), model, first.wanted, first.reach]
         kept = [each.name for each in fields(Firsts)]
         name = f"t{self.t}-{_short([*facts, *vars(first.limits).values(), kept])}"
-        found = [
-            (start, stop, str(folder / f"{name}-{start}-{stop}.first"))
-            for start, stop in first_batches(candidates, layers)
-        ]
-        units = {Path(path).stem: (first, start, stop, path) for start, stop, path in found}
-        self._run("score", first_task, units)
-        return found
+
+        def unit(start: int, stop: int) -> tuple[str, tuple[First, int, int, str]]:
+            stem = f"{name}-{start}-{stop}"
+            return stem, (first, start, stop, str(folder / f"{stem}.first"))
+
+        def halve(_: str, args: tuple[First, int, int, str]) -> dict[str, tuple[First, int, int, str]]:
+            start, stop = args[1:3]
+            middle = (start + stop) // 2
+            parts = dict([unit(start, middle), unit(middle, stop)]) if middle > start else {}
+            units.update(parts)
+            return parts
+
+        units = dict(unit(*span) for span in first_batches(candidates, layers))
+        done = self._run("score", first_task, units, halve)
+        return sorted(units[name][1:] for name in done)
 
     def distances(
         self,
@@ -354,8 +363,8 @@ class _Work:
             units[name] = (self.volume, batch, kind, path, self.t, way)
             need = peak_bytes(self.volume, batch, kind)
             self.executor.check_room(need, "measuring the largest cells' distances", self.volume.location)
-        done = self._run("distances", distance_task, units, card=way == "cuda")
-        parts = [np.load(done[name]["path"], allow_pickle=False) for name in units]
+        done = self._run("distances", distance_task, units, halving(path=3), card=way == "cuda")
+        parts = [np.load(path, allow_pickle=False) for path in paths_in_order(units, done)]
         return np.concatenate(parts, axis=1)
 
     def _looks(
@@ -370,10 +379,16 @@ class _Work:
                 yield Look(a, b, z, gap, tuple(box))
 
     def _run(
-        self, step: str, task: Callable[..., Any], units: dict[str, tuple[Any, ...]], *, card: bool = False
+        self,
+        step: str,
+        task: Callable[..., Any],
+        units: Mapping[str, tuple[Any, ...]],
+        halve: Halve,
+        *,
+        card: bool = False,
     ) -> dict[str, Any]:
         folder, run = self.run / "receipts", self.executor.run
-        return dict(run(step, task, units, folder, self.progress, file_is_there, card=card))
+        return dict(run(step, task, units, folder, self.progress, file_is_there, halve=halve, card=card))
 
 
 def _short(facts: list[Any]) -> str:

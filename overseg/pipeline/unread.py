@@ -19,6 +19,7 @@ import numpy.typing as npt
 from overseg.errors import DamagedError, PlanError
 from overseg.kernels.tables import Labels
 from overseg.pipeline.decide import UNREAD
+from overseg.pipeline.halves import halving
 from overseg.pipeline.reconcile import Box
 from overseg.pipeline.scan import hole_of
 
@@ -144,7 +145,7 @@ def find_unread(
         for at in range(0, len(order), _BATCH)
     }
     near: dict[int, set[int]] = {}
-    for _, receipt in executor.run("unread", labels_near, units, progress=progress):
+    for _, receipt in executor.run("unread", labels_near, units, progress=progress, halve=halving()):
         for t, labels in receipt["labels"]:
             near.setdefault(t, set()).update(labels)
     return patched, Unread(why, {t: np.array(sorted(found), np.uint64) for t, found in near.items()})

@@ -23,7 +23,7 @@ from overseg.pipeline.plandata import PlanData
 from overseg.pipeline.planfile import read_plan
 from overseg.pipeline.remap import Edits, correct, load_edits, touched_units
 from overseg.pipeline.undo import inline
-from overseg.pipeline.work import Unit, batches, to_original, unit_list
+from overseg.pipeline.work import Unit, batches, halves, to_original, unit_list
 from overseg.volume import Volume, unit_digest
 from overseg.volume.state import APPLIED, APPLYING, PLANNED, UNDOING, UNDONE, read_state
 
@@ -161,7 +161,7 @@ def verify(
         Problem(volume.unit_name(unit, level), "it was changed, and the journal does not hold what it was")
         for level, unit in journal.lost()
     ]
-    for _, receipt in inline(executor).run("verify", examine, tasks, progress=progress):
+    for _, receipt in inline(executor).run("verify", examine, tasks, progress=progress, halve=halves):
         problems += [Problem(unit, what, voxel and tuple(voxel)) for unit, what, voxel in receipt["problems"]]
     problems.sort(key=str)
     if problems and phase == APPLIED and last is not None and last.plan_hash != plan.hash:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from overseg.errors import ChangedError, PlanError
+from overseg.pipeline.halves import halving
 from overseg.pipeline.journal import Image, Journal, Segment, damaged, read_journal, restore
 from overseg.pipeline.remap import correct, load_edits
 from overseg.volume import unit_digest
@@ -121,12 +122,8 @@ def tasks(
     return found
 
 
-def halves(name: str, args: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
-    """A task of this page as two, by name, for an executor; none where it has a single unit."""
-    *others, units = args
-    middle = len(units) // 2
-    parts = (units[:middle], units[middle:]) if middle else ()
-    return {f"{name}, part {i}": (*others, part) for i, part in enumerate(parts, 1)}
+#: Of the tasks of this page, for an executor.
+halves = halving(batch=2)
 
 
 def peak_bytes(volume: Volume) -> int:

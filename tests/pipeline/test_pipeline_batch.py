@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from overseg.errors import InputError, LockedError, PlanError, ResourceError, Ta
 from overseg.measure import generate_tissue, simulate_splits
 from overseg.pipeline import cut, scan, scantask, work
 from overseg.pipeline.cut import Cut, halved
+from overseg.pipeline.halves import halving, paths_in_order
 from overseg.settings import Settings
 from overseg.views.follow import follow
 from overseg.volume import open_volume
@@ -249,8 +251,60 @@ def test_a_scan_whose_tasks_are_halved_gives_the_same(
     assert overseg.plan(volume).hash == calm[1]
 
 
-def test_tasks_that_lie_beside_others_are_not_halved(volume: Path) -> None:
-    opened = open_volume(volume)
-    tasks = scantask.plan_scan(opened, Settings(kind="both"), 1 << 30)
-    assert all(halved(opened, task) == () for task in tasks if any(task.beside))
-    assert cut.in_order(tasks) == tasks
+def can_be_halved(step: str, args: tuple, halve: Callable) -> bool:
+    if step == "scan":
+        return bool(halved(*args[:2]))
+    return args[2] - args[1] > 1 if step == "score" else bool(halve("", args))
+
+
+@pytest.mark.parametrize("how", [{"kind": "both"}, {"preset": "paper"}], ids=["across", "distances"])
+def test_whatever_is_halved_the_answer_is_the_same(
+    volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, how: dict
+) -> None:
+    """Any unit of any step, from the scan to undo."""
+    calm = overseg.plan(volume, out=tmp_path / "calm", workers=1, **how)
+    before = voxels(volume)
+    overseg.apply(calm.path, workers=1)
+    corrected = voxels(volume)
+    overseg.undo(calm.path, workers=1)
+    usual, rng, steps = executors.Executor.run, np.random.default_rng(0), set()
+
+    def run(self, step, fn, units, *more, halve=None, **others):
+        def hungry(*args: object) -> object:
+            wanted = halve is not None and (step not in steps or rng.random() < 0.4)
+            if wanted and can_be_halved(step, args, halve):
+                steps.add(step)
+                raise MemoryError
+            return fn(*args)
+
+        return usual(self, step, hungry, units, *more, halve=halve, **others)
+
+    monkeypatch.setattr(executors.Executor, "run", run)
+    plan = overseg.plan(volume, out=tmp_path / "halved", workers=1, **how)
+    assert plan.hash == calm.hash
+    overseg.apply(plan.path, workers=1)
+    np.testing.assert_array_equal(voxels(volume), corrected)
+    assert overseg.verify(plan.path, workers=1).ok
+    overseg.undo(plan.path, workers=1)
+    np.testing.assert_array_equal(voxels(volume), before)
+    used = request.node.callspec.id
+    assert steps >= {"scan", "score", used, "fill", "write", "stamps", "check", "verify", "undo"}
+
+
+def test_tasks_are_put_in_order_by_their_place(volume: Path) -> None:
+    tasks = scantask.plan_scan(open_volume(volume), Settings(kind="both"), 1 << 30)
+    assert cut.in_order(tasks[::-1]) == tasks
+
+
+def test_files_of_halves_stand_in_the_place_of_the_whole() -> None:
+    halve = halving(path=2)
+    units = {name: (None, tuple(name * 5), f"/{name}") for name in "bca"}
+    left, done = dict(units), {}
+    while left:
+        name, args = left.popitem()
+        left |= halve(name, args) if len(args[1]) > 1 else {}
+        if len(args[1]) == 1:
+            done[name] = {"path": args[2]}
+    paths = paths_in_order(units, done)
+    assert [path[1] for path in paths] == list("bbbbbcccccaaaaa") and len(set(paths)) == 15
+    assert halve("a", (None, ("a",), "/a")) == {} == halving(batch=0)("a", ((),))
