@@ -51,7 +51,7 @@ transfer: install ## benchmarks/transfer.md: left-out tissue beside other learne
 bench: install   ## benchmarks/README.md: speed and memory; half an hour, 6 GB of disk, a quiet machine
 	$(RUN) -m benchmarks.run
 
-faults: install  ## benchmarks/faults.md: kills, full disks, lost schedulers; under an hour
+faults: install  ## benchmarks/faults.md: kills, full disks, lost schedulers; about 80 minutes
 	deploy/slurm/test-cluster.sh run $(RUN) -m benchmarks.faults
 
 clean:

@@ -15,14 +15,18 @@ from overseg.cli import cluster, data, learning, repair
 from overseg.cli.command import GOES_ON, Stopped, on_signals, this_command
 
 _ANY_LENGTH = ("--background", "--why")
+_NUMBERS = ("--background", "--voxel-size")
 
 
 class _Program(TyperGroup):
-    """Options of any length: ``--background 0 5`` is ``--background 0 --background 5``."""
+    """Options of any length: ``--background 0 5`` is ``--background 0 --background 5``, and so is ``0,5``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words: list[str] = []
+        apart: list[str] = []
         for word in args:
+            apart += word.split(",") if apart and apart[-1] in _NUMBERS else [word]
+        words: list[str] = []
+        for word in apart:
             again = word.isdigit() and len(words) > 1 and words[-2] in _ANY_LENGTH and words[-1].isdigit()
             words += [words[-2], word] if again else [word]
         return super().parse_args(ctx, words)

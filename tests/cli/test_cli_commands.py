@@ -131,6 +131,15 @@ def test_several_ids_follow_one_background_option(stand_in: Callable[..., Record
     assert planned.given == {"target": "cells.zarr", "background": [0, 5, 17], "max_gap": 1}
 
 
+def test_numbers_may_be_set_apart_by_commas(stand_in: Callable[..., Recorded]) -> None:
+    planned = stand_in("plan")
+    words = ("--voxel-size", "1,0.25,0.5", "--background", "0,5", "a,b.zarr", "--region", "0:2,0:9,1:3")
+    assert run("plan", *words).exit_code == 0
+    size, region = (1.0, 0.25, 0.5), "0:2,0:9,1:3"
+    expected = {"target": "a,b.zarr", "voxel_size": size, "background": [0, 5], "region": region}
+    assert planned.given == expected
+
+
 def test_config_file_is_overruled_by_the_command_line(
     stand_in: Callable[..., Recorded], tmp_path: Path
 ) -> None:
