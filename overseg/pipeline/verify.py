@@ -7,6 +7,7 @@ and fills alone.
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,8 +169,10 @@ def verify(
         what = f"a later plan was applied on top of this one: verify {last.place}, or undo it first"
         problems.insert(0, Problem(volume.location, what))
     if phase in (APPLYING, UNDOING):
-        command = "apply" if phase == APPLYING else "undo"
-        what = f"the plan is {phase}: run `overseg {command} {folder}` to the end first"
+        verb = "apply" if phase == APPLYING else "undo"
+        command = shlex.join(["overseg", verb, str(folder)])
+        array = " (of a job array, with --finish)" if phase == APPLYING else ""
+        what = f"the plan is {phase}: run `{command}`{array} to the end first"
         problems.insert(0, Problem(volume.location, what))
     return Verification(
         not problems,

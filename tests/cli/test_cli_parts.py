@@ -103,3 +103,15 @@ def test_arrays_find_a_volume_that_was_moved_and_miss_one_that_is_gone(volume: P
     moved = place.rename(tmp_path / "new" / place.name)
     assert run("apply", moved, "--task", 0)["units"] == 1
     run("apply", moved, "--finish")
+
+
+def test_a_plan_on_its_way_is_no_damage(volume: Path) -> None:
+    place = run("plan", volume, "--out", volume.with_name("p q.overseg"))["plan"]
+    run("apply", place, "--prepare", 2)
+    run("apply", place, "--task", 0)
+    done = CliRunner().invoke(app, ["verify", str(place)])
+    assert done.exit_code == 1 and "half applied" in done.stdout and "damaged" not in done.stdout
+    assert f"`overseg apply '{place}'` (of a job array, with --finish)" in done.stdout
+    array = zarr.open_array(str(volume))
+    array[-1, -1, -1] = 999 if array[-1, -1, -1] == 0 else 0
+    assert "damaged" in CliRunner().invoke(app, ["verify", str(place)]).stdout
