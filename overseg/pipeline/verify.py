@@ -7,7 +7,6 @@ and fills alone.
 
 from __future__ import annotations
 
-import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import OversegError
+from overseg.errors import OversegError, command_line
 from overseg.kernels.tables import Bool
 from overseg.pipeline.apply import Progress, journal_folder, open_plan_volume
 from overseg.pipeline.journal import Journal, read_journal, restore
@@ -170,9 +169,8 @@ def verify(
         problems.insert(0, Problem(volume.location, what))
     if phase in (APPLYING, UNDOING):
         verb = "apply" if phase == APPLYING else "undo"
-        command = shlex.join(["overseg", verb, str(folder)])
         array = " (of a job array, with --finish)" if phase == APPLYING else ""
-        what = f"the plan is {phase}: run `{command}`{array} to the end first"
+        what = f"the plan is {phase}: run {command_line(verb, folder)}{array} to the end first"
         problems.insert(0, Problem(volume.location, what))
     return Verification(
         not problems,

@@ -115,3 +115,10 @@ def test_a_plan_on_its_way_is_no_damage(volume: Path) -> None:
     array = zarr.open_array(str(volume))
     array[-1, -1, -1] = 999 if array[-1, -1, -1] == 0 else 0
     assert "damaged" in CliRunner().invoke(app, ["verify", str(place)]).stdout
+
+
+def test_commands_in_remedies_can_be_copied_where_paths_have_blanks(volume: Path) -> None:
+    place = str(run("plan", volume, "--out", volume.with_name("Zellen (neu).overseg"))["plan"])
+    run("apply", place, "--prepare", 1)
+    assert f"`overseg apply '{place}' --finish`" in refused("undo", place)
+    assert f"`overseg apply '{place}'`" in refused("plan", volume)
