@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 
 class OversegError(Exception):
     """Base of every error that overseg raises on purpose.
@@ -33,6 +35,11 @@ class OversegError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling between worker and driver.
         return _rebuild, (type(self), self.what, self.where, self.remedy)
+
+
+def command_line(*words: object) -> str:
+    """A command of ours as a remedy names it: it can be copied, whatever stands in a path."""
+    return f"`{shlex.join(['overseg', *map(str, words)])}`"
 
 
 def _rebuild(kind: type[OversegError], what: str, where: str | None, remedy: str | None) -> OversegError:

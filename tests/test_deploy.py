@@ -183,6 +183,23 @@ def test_arrays_refuse_what_they_do_not_understand(machine, system):
 
 
 @pytest.mark.parametrize(
+    ("system", "submits", "cancels"), [("slurm", "sbatch", "scancel"), ("pbs", "qsub", "qdel")]
+)
+@pytest.mark.parametrize("accepted", [0, 1, 2])
+def test_arrays_leave_no_job_where_one_is_refused(machine, system, submits, cancels, accepted):
+    log, environment = machine
+    folder = log.parent / "bin"
+    note = f'printf "%q " {submits} "$@" >>{log}; echo >>{log}'
+    fake(folder, submits, f'{note}; n=$(wc -l <{log}); [ "$n" -le {accepted} ] || exit 1; echo "$n"')
+    fake(folder, cancels, f'printf "%q " {cancels} "$@" >>{log}; echo >>{log}')
+    run([DEPLOY / system / "array.sh", "apply", "p.overseg", "3"], environment, code=1)
+    made = calls(log)
+    assert [words[0] for words in made[: accepted + 1]] == [submits] * (accepted + 1)
+    numbers = [str(1 + i) for i in range(accepted)]
+    assert made[accepted + 1 :] == ([[cancels, *numbers]] if accepted else [])
+
+
+@pytest.mark.parametrize(
     ("given", "command"),
     [
         (["plan", "v.zarr", "p.overseg", "3"], ["plan", "v.zarr", "--out", "p.overseg"]),

@@ -31,10 +31,21 @@ tasks=$1
 [[ $tasks =~ ^[1-9][0-9]*$ ]] && ((tasks >= 2)) || usage
 [ -z "${2:-}" ] || what+=",CONFIG=$2"
 
+# Where one is refused, those before it go too: an application that is prepared, with nobody to do it, holds the
+# volume.
+submitted=()
+refused() {
+  [ ${#submitted[@]} -eq 0 ] || qdel "${submitted[@]}"
+  echo "array.sh: a job was refused, so that none is left in the queue" >&2
+}
+trap refused ERR
+
 submit() { qsub ${OVERSEG_QUEUE:+-q "$OVERSEG_QUEUE"} "$@" "$here/array.pbs"; }
 
 prepare=$(submit -v "$what,PART=prepare,TASKS=$tasks")
+submitted+=("$prepare")
 array=$(submit -v "$what,PART=task" -J "0-$((tasks - 1))" -W "depend=afterok:$prepare")
+submitted+=("$array")
 # afterany: what a task left undone, the last part does.
 finish=$(submit -v "$what,PART=finish" -W "depend=afterok:$prepare,afterany:$array" \
   -l "${OVERSEG_FINISH_SELECT:-select=1:ncpus=8:mem=16gb}")

@@ -32,17 +32,26 @@ case ${1:-} in
 esac
 [[ $tasks =~ ^[1-9][0-9]*$ ]] || usage
 
-# A job whose turn can never come is not left in the queue.
+# A job whose turn can never come is not left in the queue; nor those before one that is refused: an application
+# that is prepared, with nobody to do it, holds the volume.
 submit() {
   local id
-  id=$(sbatch --parsable --kill-on-invalid-dep=yes "$@")
+  id=$(sbatch --parsable --kill-on-invalid-dep=yes "$@") || return
   echo "${id%%;*}"
 }
+submitted=()
+refused() {
+  [ ${#submitted[@]} -eq 0 ] || scancel "${submitted[@]}"
+  echo "array.sh: a job was refused, so that none is left in the queue" >&2
+}
+trap refused ERR
 
 job=$here/array.sbatch
 prepare=$(submit --output="overseg-prepare-%j.log" "$job" "${what[@]}" "$@" --prepare "$tasks")
+submitted+=("$prepare")
 array=$(submit --output="overseg-task-%A-%a.log" --dependency="afterok:$prepare" \
   --array="0-$((tasks - 1))${OVERSEG_AT_ONCE:+%$OVERSEG_AT_ONCE}" "$job" "${what[@]}" "$@")
+submitted+=("$array")
 # afterany: what a task left undone, the last part does.
 finish=$(submit --output="overseg-finish-%j.log" --dependency="afterok:$prepare,afterany:$array" \
   --cpus-per-task="${OVERSEG_FINISH_CPUS:-8}" --mem="${OVERSEG_FINISH_MEM:-16G}" \

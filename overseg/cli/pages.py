@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from overseg.pipeline.verify import Verification
 
 _DAMAGED = "The volume is not what the plan says: something else wrote to it, or it is damaged."
+_HALF = {"applying": "applied", "undoing": "undone"}
 _NEXT = {
     "planned": (("write it into the volume", "apply"),),
     "applying": (("go on", "apply"), ("go back", "undo")),
@@ -230,8 +231,17 @@ def verification(folder: str, found: Verification) -> list[str]:
         *_listed("problems", _indented([str(problem) for problem in found.problems])),
         *_listed("not checked", _indented(list(found.unread))),
         "",
-        good if found.ok else _DAMAGED,
+        good if found.ok else _verdict(found),
     ]
+
+
+def _verdict(found: Verification) -> str:
+    """Nobody is to be frightened of a plan that is merely on its way."""
+    if found.n_problems == 1 and found.phase in _HALF:
+        return (
+            f"The plan is half {_HALF[found.phase]}, so nothing is proven yet. So far nothing else is wrong."
+        )
+    return _DAMAGED
 
 
 def _level(level: Mapping[str, Any]) -> str:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from overseg.pipeline.result import Plan
 
 _PANEL = "Correct"
-_DAMAGED = "The volume is not what the plan says: someone or something else wrote to it."
 
 Volume = Annotated[str, typer.Argument(help="A Zarr array or OME-Zarr group: path or URL.", metavar="VOLUME")]
 PlanFolder = Annotated[str, typer.Argument(help="A plan folder, NAME.overseg.", metavar="PLAN")]

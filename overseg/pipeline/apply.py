@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overseg.errors import PlanError, ResourceError, StorageError
+from overseg.errors import PlanError, ResourceError, StorageError, command_line
 from overseg.pipeline import journal as journals
 from overseg.pipeline.halves import halving
 from overseg.pipeline.journal import Segment, read_journal
@@ -227,13 +227,13 @@ def entry_of(state: State, plan: PlanData, folder: Path, allow_partial: bool = T
         raise PlanError(
             f"another plan was being {word} when its run ended",
             where=f"{state.location}, plan {last.place}",
-            remedy=f"finish it first: `overseg {command} {last.place}`",
+            remedy=f"finish it first: {command_line(command, last.place)}",
         )
     if own is not None and own.phase == UNDOING:
         raise PlanError(
             "this plan is half undone",
             where=f"{state.location}, plan {folder}",
-            remedy=f"finish that first: `overseg undo {folder}`; then it can be applied again",
+            remedy=f"finish that first: {command_line('undo', folder)}; then it can be applied again",
         )
     if own is None or own.phase == UNDONE:
         return Entry(plan.hash, str(folder), "planned", uuid.uuid4().hex[:12])

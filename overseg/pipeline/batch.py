@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overseg.cluster.part import ArrayExecutor, Ended
-from overseg.errors import InputError, PlanError
+from overseg.errors import InputError, OversegError, PlanError
 from overseg.pipeline.apply import Application, check_journal_writable, entry_of, open_plan_volume
 from overseg.pipeline.cut import Cut
 from overseg.pipeline.durable import write_atomically
+from overseg.pipeline.lifecycle import volume_of
 from overseg.pipeline.plan import make_plan
 from overseg.pipeline.planfile import read_plan
 from overseg.pipeline.running import logged
@@ -152,7 +154,7 @@ def prepare_apply(
         As `overseg.pipeline.apply.apply` does.
     """
     plan = read_plan(folder)
-    volume = open_plan_volume(plan, None)
+    volume = open_plan_volume(plan, volume_of(folder))
     check_journal_writable(folder)
     volume.check_writable()
     memory = run.memory or MEMORY
@@ -160,18 +162,23 @@ def prepare_apply(
     if entry_of(state, plan, folder, allow_partial).phase == APPLIED:
         return Array("apply", 0, memory, 0)
     lock = hold(volume, str(folder), break_lock=run.break_lock)
-    state = read_state(volume)
-    entry = entry_of(state, plan, folder)
-    sweep(volume, everywhere=entry.phase == APPLYING)
-    application = Application(folder, plan, volume, state, entry, lock)
-    units, done = application.prepare(executor, progress)
-    todo = {
-        str(level): [each.unit for each in members if each.unit not in done[level]]
-        for level, members in units.items()
-    }
-    batches = len(tasks(application.job, units, done))
-    array = Array("apply", count, memory, batches, todo, lock.generation, lock.token)
-    _save(folder, array)
+    try:
+        state = read_state(volume)
+        entry = entry_of(state, plan, folder)
+        sweep(volume, everywhere=entry.phase == APPLYING)
+        application = Application(folder, plan, volume, state, entry, lock)
+        units, done = application.prepare(executor, progress)
+        todo = {
+            str(level): [each.unit for each in members if each.unit not in done[level]]
+            for level, members in units.items()
+        }
+        batches = len(tasks(application.job, units, done))
+        array = Array("apply", count, memory, batches, todo, lock.generation, lock.token)
+        _save(folder, array)
+    except BaseException:
+        with suppress(OversegError):  # no array is there that could ever finish, and let go of it
+            lock.release()
+        raise
     return array
 
 
@@ -186,7 +193,7 @@ def apply_task(folder: Path, task: int, progress: Progress | None) -> int:
         As `overseg.pipeline.work.write` does.
     """
     plan = read_plan(folder)
-    volume = open_plan_volume(plan, None)
+    volume = open_plan_volume(plan, volume_of(folder))
     if read_state(volume).phase(plan.hash) == APPLIED:
         return 0
     array = load_array(folder, "apply")
@@ -236,8 +243,11 @@ def forget_array(folder: Path) -> None:
 
 
 def _unprepared(folder: Path, verb: str, what: str) -> PlanError:
-    first = f"overseg {verb} {'VOLUME' if verb == 'plan' else 'PLAN'} --prepare N"
-    return PlanError(what, where=str(folder), remedy=f"begin with `{first}`, with the same options and --out")
+    if verb == "plan":
+        remedy = "begin with `overseg plan VOLUME --prepare N`, with the same options and --out"
+    else:
+        remedy = "begin with `overseg apply PLAN --prepare N`"
+    return PlanError(what, where=str(folder), remedy=remedy)
 
 
 def _checked(task: int, array: Array) -> tuple[int, int]:

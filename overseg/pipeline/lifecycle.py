@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from overseg.errors import InputError, PlanError, VolumeError
+from overseg.errors import InputError, PlanError, VolumeError, command_line
 from overseg.pipeline import places
 from overseg.pipeline.result import Plan
 from overseg.settings import Settings, canonical
@@ -93,8 +93,8 @@ def refuse_unfinished(volume: Volume) -> None:
         raise PlanError(
             f"a plan is half {'undone' if last.phase == 'undoing' else 'applied'} on this volume",
             where=f"{volume.location}, plan {place}",
-            remedy=f"finish it with `overseg apply {place}`, "
-            f"or go back with `overseg undo {volume.location}`",
+            remedy=f"finish it with {command_line('apply', place)}, "
+            f"or go back with {command_line('undo', volume.location)}",
         )
 
 

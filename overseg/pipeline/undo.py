@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from overseg.errors import ChangedError, PlanError
+from overseg.errors import ChangedError, PlanError, command_line
 from overseg.pipeline.apply import Progress, Result, check_memory, journal_folder, open_plan_volume
 from overseg.pipeline.journal import Journal, read_journal
 from overseg.pipeline.plandata import PlanData
@@ -122,7 +122,7 @@ def _entry(state: State, plan: PlanData, volume: Volume, folder: Path) -> Entry:
         raise PlanError(
             "a later plan was applied on top of this one and must be undone first",
             where=f"{volume.location}, later plan {last.place}",
-            remedy=f"`overseg undo {last.place}`, then undo this one",
+            remedy=f"{command_line('undo', last.place)}, then undo this one",
         )
     return entry
 

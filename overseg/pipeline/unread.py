@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import DamagedError, PlanError
+from overseg.errors import DamagedError, PlanError, command_line
 from overseg.kernels.tables import Labels
 from overseg.pipeline.decide import UNREAD
 from overseg.pipeline.halves import halving
@@ -89,7 +89,7 @@ def partial_error(plan: PlanData, folder: Path, what: str) -> PlanError:
         f"{what}: {count} write unit{'s' * (count > 1)} cannot be decoded, and labels near are left alone",
         where=f"{first['unit']}{more}; plan {folder}",
         remedy="restore what is damaged from a copy and run the same command again; or write what is planned "
-        f"with `overseg apply --allow-partial {folder}`",
+        f"with {command_line('apply', '--allow-partial', folder)}",
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import OversegError
+from overseg.errors import OversegError, command_line
 from overseg.kernels.tables import Bool
 from overseg.pipeline.apply import Progress, journal_folder, open_plan_volume
 from overseg.pipeline.journal import Journal, read_journal, restore
@@ -168,8 +168,9 @@ def verify(
         what = f"a later plan was applied on top of this one: verify {last.place}, or undo it first"
         problems.insert(0, Problem(volume.location, what))
     if phase in (APPLYING, UNDOING):
-        command = "apply" if phase == APPLYING else "undo"
-        what = f"the plan is {phase}: run `overseg {command} {folder}` to the end first"
+        verb = "apply" if phase == APPLYING else "undo"
+        array = " (of a job array, with --finish)" if phase == APPLYING else ""
+        what = f"the plan is {phase}: run {command_line(verb, folder)}{array} to the end first"
         problems.insert(0, Problem(volume.location, what))
     return Verification(
         not problems,

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from overseg.errors import LockedError, OversegError
+from overseg.errors import LockedError, OversegError, command_line
 
 if TYPE_CHECKING:
     from overseg.volume.files import Files
@@ -98,6 +98,13 @@ class Lock:
                 remedy="nothing more was written; let the other run finish, then `overseg verify PLAN`",
             )
 
+    def release(self) -> None:
+        """Hold the volume no more. Nothing happens if another run took it over."""
+        files = self.volume.files
+        owner = _read(files, self.generation)
+        if owner is not None and owner.token == self.token:
+            files.delete(_key(self.generation))
+
 
 @contextmanager
 def locked(volume: Volume, *, break_lock: bool = False, held: Lock | None = None) -> Iterator[Lock]:
@@ -125,14 +132,14 @@ def locked(volume: Volume, *, break_lock: bool = False, held: Lock | None = None
     if held is not None:
         held.check()
         yield held
-        _release(held)
+        held.release()
         return
     lock = _acquire(volume, _this_process(), break_lock)
     try:
         yield lock
     finally:
         with suppress(OversegError):  # what cannot be removed is taken over by the next run
-            _release(lock)
+            lock.release()
 
 
 def hold(volume: Volume, array: str, *, break_lock: bool = False) -> Lock:
@@ -182,21 +189,14 @@ def _acquire(volume: Volume, me: Owner, break_lock: bool) -> Lock:
     )
 
 
-def _release(lock: Lock) -> None:
-    files = lock.volume.files
-    owner = _read(files, lock.generation)
-    if owner is not None and owner.token == lock.token:
-        files.delete(_key(lock.generation))
-
-
 def _refuse_if_held(owner: Owner, me: Owner, volume: Volume, break_lock: bool) -> None:
     if owner.machine == _ARRAY:
         if not break_lock and (me.machine, me.host) != (_ARRAY, owner.host):
             raise LockedError(
                 f"the tasks of a job array hold this volume: {owner.host}, since {owner.since}",
                 where=volume.location,
-                remedy=f"finish it with `overseg apply {owner.host} --finish`; or cancel its jobs, and then "
-                "add --break-lock",
+                remedy=f"finish it with {command_line('apply', owner.host, '--finish')}; or cancel its jobs, "
+                "and then add --break-lock",
             )
         return
     if me.machine == _ARRAY:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,54 @@ def test_wrong_places_are_named(volume: Path, tmp_path: Path) -> None:
     place = run("plan", volume)["plan"]
     assert "names no unit" in refused("again", place, "scan")
     assert "no unit of that name" in refused("again", place, "scan/nonsense")
+
+
+def test_an_array_that_could_not_be_prepared_holds_nothing(volume: Path) -> None:
+    place = run("plan", volume)["plan"]
+    array = zarr.open_array(str(volume))
+    before = array[:]
+    array[:] = 0
+    assert "changed since the plan was made" in refused("apply", place, "--prepare", 2)
+    array[:] = before
+    assert run("apply", place)["phase"] == "applied"
+
+
+def test_arrays_go_by_the_folder_that_holds_the_journal(volume: Path, tmp_path: Path) -> None:
+    place, copy = Path(str(run("plan", volume)["plan"])), tmp_path / "copy.overseg"
+    shutil.copytree(place, copy)
+    run("apply", place, "--prepare", 2)
+    assert str(place) in refused("apply", copy, "--prepare", 2, "--break-lock")
+    assert str(place) in refused("apply", copy, "--task", 0)
+    run("apply", place, "--task", 0)
+    run("apply", place, "--finish")
+
+
+def test_arrays_find_a_volume_that_was_moved_and_miss_one_that_is_gone(volume: Path, tmp_path: Path) -> None:
+    place = Path(str(run("plan", volume)["plan"]))
+    run("apply", place, "--prepare", 1)
+    (tmp_path / "new").mkdir()
+    volume.rename(tmp_path / "new" / volume.name)
+    for words in (("--task", 0), ("--prepare", 1)):
+        assert "is not where it was" in refused("apply", place, *words)
+    moved = place.rename(tmp_path / "new" / place.name)
+    assert run("apply", moved, "--task", 0)["units"] == 1
+    run("apply", moved, "--finish")
+
+
+def test_a_plan_on_its_way_is_no_damage(volume: Path) -> None:
+    place = run("plan", volume, "--out", volume.with_name("p q.overseg"))["plan"]
+    run("apply", place, "--prepare", 2)
+    run("apply", place, "--task", 0)
+    done = CliRunner().invoke(app, ["verify", str(place)])
+    assert done.exit_code == 1 and "half applied" in done.stdout and "damaged" not in done.stdout
+    assert f"`overseg apply '{place}'` (of a job array, with --finish)" in done.stdout
+    array = zarr.open_array(str(volume))
+    array[-1, -1, -1] = 999 if array[-1, -1, -1] == 0 else 0
+    assert "damaged" in CliRunner().invoke(app, ["verify", str(place)]).stdout
+
+
+def test_commands_in_remedies_can_be_copied_where_paths_have_blanks(volume: Path) -> None:
+    place = str(run("plan", volume, "--out", volume.with_name("Zellen (neu).overseg"))["plan"])
+    run("apply", place, "--prepare", 1)
+    assert f"`overseg apply '{place}' --finish`" in refused("undo", place)
+    assert f"`overseg apply '{place}'`" in refused("plan", volume)
