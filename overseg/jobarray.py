@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from overseg.errors import InputError, PlanError
 from overseg.pipeline import batch, lifecycle
+from overseg.pipeline.planfile import read_plan
 from overseg.pipeline.request import Request, load_request
 from overseg.pipeline.running import logged, running
 from overseg.settings import Settings, build, build_run, canonical
@@ -178,8 +179,10 @@ def prepare_apply(
     folder, run = Path(plan).absolute(), build_run(**options)
     if tasks < 1:
         raise InputError(f"{tasks} tasks do nothing", where="--prepare", remedy="give one or more")
-    with running(run, client, 1, "apply --prepare", folder) as executor:
-        return batch.prepare_apply(folder.resolve(), run, executor, tasks, progress, allow_partial)
+    data = read_plan(folder)
+    asked = Request("apply", data.volume["location"], {})
+    with running(run, client, 1, "apply --prepare", folder, asked) as executor:
+        return batch.prepare_apply(folder.resolve(), data, run, executor, tasks, progress, allow_partial)
 
 
 def apply_task(plan: str | Path, task: int, *, progress: Progress | None = None) -> Part:
@@ -256,7 +259,7 @@ def again(plan: str | Path, unit: str, *, progress: Progress | None = None) -> P
 
 
 def _repeat(asked: Request, folder: Path, executor: Any, progress: Progress | None) -> None:
-    from overseg.pipeline.apply import apply
+    from overseg.pipeline.apply import apply, open_plan_volume
     from overseg.pipeline.plan import make_plan
     from overseg.pipeline.undo import undo
 
@@ -267,8 +270,11 @@ def _repeat(asked: Request, folder: Path, executor: Any, progress: Progress | No
         )
         return
     _, run = build()
-    volume = lifecycle.volume_of(folder)
-    if asked.verb == "apply":
+    plan = read_plan(folder)
+    volume = open_plan_volume(plan, lifecycle.volume_of(folder))
+    if asked.verb == "apply" and (array := batch.holding(folder, volume)) is not None:
+        batch.write_units(folder, plan, volume, array, executor, progress)
+    elif asked.verb == "apply":
         apply(folder, run, executor, progress=progress, volume=volume, allow_partial=True)
     else:
         undo(folder, run, executor=executor, progress=progress, volume=volume)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overseg.cluster.part import ArrayExecutor, Ended
-from overseg.errors import InputError, OversegError, PlanError
+from overseg.errors import InputError, LockedError, OversegError, PlanError
 from overseg.pipeline.apply import Application, check_journal_writable, entry_of, open_plan_volume
 from overseg.pipeline.cut import Cut
 from overseg.pipeline.durable import write_atomically
@@ -32,6 +32,7 @@ from overseg.volume.state import APPLIED, APPLYING, read_state
 
 if TYPE_CHECKING:
     from overseg.cluster import Executor
+    from overseg.pipeline.plandata import PlanData
     from overseg.settings import RunSettings, Settings
     from overseg.volume import Volume
 
@@ -121,6 +122,7 @@ def plan_task(
 
 def prepare_apply(
     folder: Path,
+    plan: PlanData,
     run: RunSettings,
     executor: Executor,
     count: int,
@@ -133,6 +135,8 @@ def prepare_apply(
     ----------
     folder : Path
         The plan folder.
+    plan : PlanData
+        What `read_plan` gave for it.
     run : RunSettings
         `break_lock` and `memory` are looked at.
     executor : Executor
@@ -153,7 +157,6 @@ def prepare_apply(
     OversegError
         As `overseg.pipeline.apply.apply` does.
     """
-    plan = read_plan(folder)
     volume = open_plan_volume(plan, volume_of(folder))
     check_journal_writable(folder)
     volume.check_writable()
@@ -197,7 +200,20 @@ def apply_task(folder: Path, task: int, progress: Progress | None) -> int:
     if read_state(volume).phase(plan.hash) == APPLIED:
         return 0
     array = load_array(folder, "apply")
-    which = _checked(task, array)
+    executor = ArrayExecutor("write", *_checked(task, array), array.memory)
+    array.lock(volume).check()
+    try:
+        with logged(executor, f"apply --task {task}", folder):
+            write_units(folder, plan, volume, array, executor, progress)
+    except Ended as ended:
+        return ended.units
+    return 0
+
+
+def write_units(
+    folder: Path, plan: PlanData, volume: Volume, array: Array, executor: Executor, progress: Progress | None
+) -> None:
+    """Do those units of the array's step that are the executor's. Raises as `apply_task` does."""
     lock = array.lock(volume)
     lock.check()
     state = read_state(volume)
@@ -207,14 +223,17 @@ def apply_task(folder: Path, task: int, progress: Progress | None) -> int:
         int(level): unit_list(plan, int(level), numbers, application.journal)
         for level, numbers in array.todo.items()
     }
-    executor = ArrayExecutor("write", *which, array.memory)
-    try:
-        with logged(executor, f"apply --task {task}", folder):
-            for _ in executor.run("write", write, tasks(job, units), progress=progress):
-                pass
-    except Ended as ended:
-        return ended.units
-    return 0
+    for _ in executor.run("write", write, tasks(job, units), progress=progress):
+        pass
+
+
+def holding(folder: Path, volume: Volume) -> Array | None:
+    """The array for which the volume is held now, if it was prepared in this plan folder."""
+    with suppress(PlanError, LockedError):
+        array = load_array(folder, "apply")
+        array.lock(volume).check()
+        return array
+    return None
 
 
 def load_array(folder: Path, verb: str) -> Array:

@@ -192,6 +192,31 @@ def test_a_unit_of_the_writing_alone(calm, volume: Path, monkeypatch: pytest.Mon
     assert overseg.apply(place, workers=1).rewritten == 0
 
 
+def test_a_unit_of_an_arrays_writing_alone(calm, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the array's own lock; others of its tasks are at work meanwhile."""
+    from overseg.pipeline import batch
+
+    place = overseg.plan(volume).path
+    jobarray.prepare_apply(place, 3)
+    jobarray.apply_task(place, 2)
+    jobarray.prepare_apply(place, 2)
+    broken: list[str] = []
+    with monkeypatch.context() as patched:
+        fail_once_more(patched, batch, "write", broken)
+        with pytest.raises(TaskError, match="wrong place") as caught:
+            jobarray.apply_task(place, 0)
+    folder, _, unit = str(caught.value.remedy).rpartition("overseg again ")[2].partition(" ")
+    before = voxels(volume)
+    part = jobarray.again(folder, unit.strip("'"))
+    assert (part.step, part.units) == ("write", 1) and (voxels(volume) != before).any()
+    jobarray.apply_task(place, 1)
+    np.testing.assert_array_equal(voxels(volume), calm[3])
+    assert overseg.apply(place, finish=True, workers=1).rewritten == 0
+    assert not list((volume / ".overseg" / "lock").iterdir())
+    with pytest.raises(InputError, match="nothing left"):
+        jobarray.again(folder, unit.strip("'"))
+
+
 def test_follow_tells_what_the_log_has(calm, volume: Path) -> None:
     place = overseg.plan(volume).path
     overseg.apply(place, workers=1)
