@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from importlib.metadata import version
@@ -17,6 +18,15 @@ VERSION = "OVERSEG_VERSION"
 
 #: What submits a job.
 SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}
+
+#: What throws a job's output away, and the variable with its number.
+_NOWHERE = {
+    "slurm": ("--output=/dev/null",),
+    "pbs": ("-o /dev/null", "-j oe"),
+    "lsf": ("-o /dev/null",),
+}
+_NUMBER = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID", "lsf": "LSB_JOBID"}
+_AWKWARD = re.compile(r"""[\s%"'\\]""")  # in a path: then the head of a job script has no way to name it
 
 _WORKER = "overseg.cluster.jobworker.JobWorker"
 _DEATH_TIMEOUT = 60  # seconds that a worker looks for its driver
@@ -53,7 +63,7 @@ def scripts(settings: ClusterSettings) -> dict[str, str]:
     job = job_options(settings, "overseg", None)
     made = {"workers": job_cls("tcp://DRIVER:PORT", "job-0", **job)}
     if settings.gpu_jobs:
-        card = {**job, **card_options(settings)}
+        card = {**job, **card_options(settings, None)}
         made["workers with a card"] = job_cls("tcp://DRIVER:PORT", "card-0", **card)
     return {name: each.job_script() for name, each in made.items()}
 
@@ -72,7 +82,8 @@ def cluster_class(settings: ClusterSettings) -> Any:
 
 
 def job_options(settings: ClusterSettings, name: str, logs: Path | None) -> dict[str, Any]:
-    """Options of a job without a card, as dask-jobqueue names them."""
+    """Options of a job without a card, as dask-jobqueue names them; its output goes into the folder `logs`."""
+    awkward = _is_awkward(logs)
     whom = {"project" if settings.kind == "lsf" else "account": settings.account}
     return {
         **whom,
@@ -85,14 +96,22 @@ def job_options(settings: ClusterSettings, name: str, logs: Path | None) -> dict
         "interface": settings.interface,
         "death_timeout": _DEATH_TIMEOUT,
         "python": shlex.quote(settings.python or sys.executable),
-        **_head(settings.directives),
-        "job_script_prologue": [*settings.prologue, *_environment(settings)],
-        "log_directory": None if logs is None else str(logs),
+        **_head(settings, settings.directives, logs),
+        "job_script_prologue": [
+            *(
+                [f"exec > {shlex.quote(f'{logs}/{name}-')}${_NUMBER[settings.kind]}.out 2>&1"]
+                if awkward
+                else []
+            ),
+            *settings.prologue,
+            *_environment(settings),
+        ],
+        "log_directory": None if logs is None or awkward else str(logs),
         "worker_extra_args": _worker(settings, _share(settings.memory, settings.cores)),
     }
 
 
-def card_options(settings: ClusterSettings) -> dict[str, Any]:
+def card_options(settings: ClusterSettings, logs: Path | None) -> dict[str, Any]:
     """What is different in the options of a job with a card."""
     memory = settings.gpu_memory or settings.memory
     return {
@@ -100,15 +119,20 @@ def card_options(settings: ClusterSettings) -> dict[str, Any]:
         "cores": 1,
         "processes": 1,
         "memory": f"{memory}B",
-        **_head((*settings.directives, *settings.asks_for_card)),
+        **_head(settings, (*settings.directives, *settings.asks_for_card), logs),
         "worker_extra_args": [*_worker(settings, _share(memory, 1)), "--resources", "GPU=1"],
     }
 
 
-def _head(directives: tuple[str, ...]) -> dict[str, list[str]]:
+def _is_awkward(logs: Path | None) -> bool:
+    return logs is not None and _AWKWARD.search(str(logs)) is not None
+
+
+def _head(settings: ClusterSettings, directives: tuple[str, ...], logs: Path | None) -> dict[str, list[str]]:
     """Further lines of a job's head; a ``select`` of PBS takes the place of the usual one."""
     selects = any("select=" in line for line in directives)
-    return {"job_extra_directives": list(directives), "job_directives_skip": ["select="] if selects else []}
+    lines = [*directives, *(_NOWHERE[settings.kind] if _is_awkward(logs) else ())]
+    return {"job_extra_directives": lines, "job_directives_skip": ["select="] if selects else []}
 
 
 def _worker(settings: ClusterSettings, memory: int) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -27,7 +26,6 @@ from overseg.settings import ClusterSettings
 _log = logging.getLogger(__name__)
 
 _JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
-_AWKWARD = re.compile(r"""[\s%"'\\]""")  # no part of a path in the head of a job script
 
 
 class JobsExecutor(DaskExecutor):
@@ -93,8 +91,7 @@ def opened(settings: ClusterSettings, logs: Path | None = None) -> Iterator[Dask
     settings : ClusterSettings
         Of a batch system.
     logs : Path, optional
-        Folder for the jobs' output, on a file system that the nodes share; one in the user's home when not
-        given, or where its name cannot stand in a job script.
+        Folder for the jobs' output, on a file system that the nodes share; a temporary one when not given.
 
     Raises
     ------
@@ -115,9 +112,8 @@ def opened(settings: ClusterSettings, logs: Path | None = None) -> Iterator[Dask
         silence_logging_cmgr(logging.CRITICAL),
         dask.config.set(_NEVER_IDLE),
     ):
-        # The nodes must see it: homes are shared, temporary folders are not.
-        shared = [*([] if logs is None else [logs.absolute()]), Path.home() / ".cache" / "overseg" / "jobs"]
-        folder = next((place for place in shared if not _AWKWARD.search(str(place))), temporary)
+        folder = temporary if logs is None else logs.absolute()
+        folder.mkdir(parents=True, exist_ok=True)
         job = jobscript.job_options(settings, f"overseg-{uuid.uuid4().hex[:6]}", folder)
         try:
             cluster = cluster_class(
@@ -136,7 +132,7 @@ def opened(settings: ClusterSettings, logs: Path | None = None) -> Iterator[Dask
                 remedy="give the interface that the nodes reach this machine by: `ip -brief address`",
             ) from None
         with cluster, Client(cluster, set_as_default=False) as client:
-            jobs = Jobs(cluster, settings, jobscript.card_options(settings), folder)
+            jobs = Jobs(cluster, settings, jobscript.card_options(settings, folder), folder)
             try:
                 jobs.open()
                 yield JobsExecutor(client, jobs, settings)
