@@ -11,6 +11,7 @@ from typing import Any
 from overseg.cluster.embedded import one_thread, python_path
 from overseg.errors import MissingPackageError
 from overseg.settings import ClusterSettings
+from overseg.settings.cluster import OF_JOB
 
 #: Variable of a job script: another interpreter might have another overseg, whose answers might differ.
 VERSION = "OVERSEG_VERSION"
@@ -20,7 +21,6 @@ SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}
 
 _WORKER = "overseg.cluster.jobworker.JobWorker"
 _DEATH_TIMEOUT = 60  # seconds that a worker looks for its driver
-_OF_JOB = 256 << 20  # bytes that a job takes beside its workers: the process that started them
 _OVER = 1.25  # times its memory a worker may take before it is ended, rather than the whole job
 
 
@@ -138,7 +138,7 @@ def _environment(settings: ClusterSettings) -> list[str]:
 
 def _share(memory: int | None, processes: int) -> int:
     """Bytes for each worker process of a job."""
-    return max(((memory or 0) - _OF_JOB) // processes, 1 << 20)
+    return max(((memory or 0) - OF_JOB) // processes, 1 << 20)
 
 
 def _hours_minutes(settings: ClusterSettings) -> str:
