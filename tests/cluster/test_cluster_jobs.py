@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import types
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from distributed import LocalCluster
 
 from overseg.cluster import jobscript, on_jobs, open_executor, queues
 from overseg.cluster.queues import Entry
-from overseg.errors import MissingPackageError
+from overseg.errors import MissingPackageError, ResourceError, StorageError
 from overseg.settings import ClusterSettings, RunSettings
 
 
@@ -113,6 +114,36 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
         on_jobs.of(ClusterSettings(kind="cuda"), None, None),
     ):
         pass
+
+
+def test_output_that_has_no_place_is_no_matter_of_the_network(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(StorageError) as caught, on_jobs.opened(settings(kind="slurm"), tmp_path / "run/jobs"):
+        pass
+    assert str(tmp_path / "run/jobs") in str(caught.value) and "interface" not in str(caught.value)
+
+
+@pytest.mark.cluster
+def test_a_machine_without_a_batch_system_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ResourceError) as caught, on_jobs.opened(settings(kind="slurm"), tmp_path / "jobs"):
+        pass
+    assert "sbatch is not found" in caught.value.what
+    assert "login node" in str(caught.value.remedy) and "queue" not in str(caught.value.remedy)
+
+
+@pytest.mark.cluster
+def test_the_dashboard_that_is_named_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that are accepted and never begin."""
+    for name, answer in (("sbatch", "Submitted batch job 7"), ("squeue", "7|PENDING|None"), ("scancel", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{answer}'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with on_jobs.opened(settings(kind="slurm"), tmp_path / "jobs") as ex:
+        if ex.dashboard is None:
+            pytest.skip("bokeh is not installed")
+        with urllib.request.urlopen(ex.dashboard, timeout=10) as page:
+            assert page.status == 200
 
 
 @pytest.mark.cluster
