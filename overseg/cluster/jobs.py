@@ -26,7 +26,6 @@ _SELDOM = 30.0  # seconds between looks at a queue in which nothing happens
 _AT_ONCE = 10  # jobs to submit at a look: the batch system is everybody's
 _SURPLUS = 300.0  # seconds that jobs may be too many before idle ones are given back
 _STILLBORN = 3  # jobs in a row that end before a worker of theirs was seen
-_PASSING = re.compile(r"timed out|unable to contact|temporar|try again|zero bytes", re.IGNORECASE)
 
 
 class Jobs:
@@ -227,7 +226,7 @@ class Jobs:
         elif error is not None:
             words = f"{command} refuses: {_refusal(str(error))}"
         self._note("submit", words)
-        if words is not None and not self._cluster.workers and not _PASSING.search(words):
+        if words is not None and not self._cluster.workers and not queues.PASSING.search(words):
             self._fatal = self._error(words, remedy)
 
     async def _give_back(self) -> None:
