@@ -42,6 +42,21 @@ def command_line(*words: object) -> str:
     return f"`{shlex.join(['overseg', *map(str, words)])}`"
 
 
+def more_memory(least: int | None = None) -> str:
+    """What to do where a worker has too little memory: the option, or its like where jobs have the workers.
+
+    Parameters
+    ----------
+    least : int, optional
+        Bytes that would do.
+    """
+    much = "more" if least is None else f"{-(-least // 2**20)}MiB or more"
+    return (
+        f"give --memory {much} with fewer --workers; with jobs of [cluster], that much for each core, "
+        "by more memory or fewer cores"
+    )
+
+
 def _rebuild(kind: type[OversegError], what: str, where: str | None, remedy: str | None) -> OversegError:
     return kind(what, where=where, remedy=remedy)
 

@@ -34,8 +34,13 @@ def test_a_table_of_the_config_file_is_a_mapping_in_python(tmp_path):
     [
         ({}, "kind"),
         ({"kind": "sge"}, "kind"),
-        ({**SLURM, "partition": "main"}, "partition"),
+        ({**SLURM, "partition": "main"}, "partition: there is no such field; there are account, address"),
+        ({**SLURM, "queeu": "main"}, "queeu: there is no such field; did you mean queue?"),
+        ("slurm", "it is a table"),
+        ({**SLURM, "memory": 32}, "too little"),
+        ({**SLURM, "gpu_jobs": 1, "gpu_memory": "16"}, "too little"),
         ({**SLURM, "walltime": "4h"}, "HH:MM:SS"),
+        ({**SLURM, "walltime": 4}, "HH:MM:SS"),
         ({**SLURM, "walltime": "00:00:00"}, "above zero"),
         ({**SLURM, "memory": "much"}, "not a size"),
         ({**SLURM, "cores": 0}, "cores"),
@@ -57,6 +62,13 @@ def test_what_cannot_be_is_refused_with_the_field(cluster, named):
         build(cluster=cluster)
     assert "[cluster]" in str(caught.value) and named in str(caught.value)
     assert "docs/clusters.md" in str(caught.value)
+
+
+def test_a_field_outside_its_table_is_told_where_it_belongs(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('walltime = "04:00:00"\n[cluster]\nkind = "slurm"\n')
+    with pytest.raises(InputError, match=r"below a line \[cluster\]"):
+        read_config(file)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from overseg.cluster import limits, quarantine, receipts
 from overseg.cluster.events import Events
 from overseg.cluster.failures import Failure, Unit, call
 from overseg.cluster.receipts import Receipt
-from overseg.errors import ResourceError
+from overseg.errors import ResourceError, more_memory
 from overseg.settings import RunSettings
 
 Args = tuple[Any, ...]
@@ -89,6 +89,11 @@ class Executor(ABC):
         """Keep the log, and what failed, in the ``run`` folder of a plan; `note` is called before that."""
         self.home, self.events = run, Events(run, note)
 
+    @staticmethod
+    def memory_for(room: int) -> int:
+        """Bytes that a worker needs for a unit to have so much `room`."""
+        return min(room + _IDLE_BYTES, 2 * room)
+
     @property
     def room(self) -> int:
         """Bytes that a unit may use beyond what a process takes before it does anything."""
@@ -114,11 +119,11 @@ class Executor(ABC):
             If a worker has less.
         """
         if need + _IDLE_BYTES > self.memory:
-            mib = (need + _IDLE_BYTES) // 2**20 + 1
+            least = need + _IDLE_BYTES + 2**20
             raise ResourceError(
-                f"{what} takes about {mib} MiB, a worker has {self.memory // 2**20} MiB",
+                f"{what} takes about {least // 2**20} MiB, a worker has {self.memory // 2**20} MiB",
                 where=where,
-                remedy=f"give --memory {mib}MiB or more with fewer --workers{otherwise}",
+                remedy=more_memory(least) + otherwise,
             )
 
     @property

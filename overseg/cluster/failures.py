@@ -25,6 +25,7 @@ from overseg.errors import (
     ResourceError,
     StorageError,
     TaskError,
+    more_memory,
 )
 
 Unit = Callable[..., Mapping[str, Any]]
@@ -76,7 +77,7 @@ def call(step: str, name: str, fn: Unit, args: tuple[Any, ...]) -> Receipt | Fai
         short = ResourceError(
             f"no memory was left for step '{step}'",
             where=f"unit {name}",
-            remedy="give each worker more with --memory, or use fewer with --workers, and run it again",
+            remedy=f"{more_memory()}; then run it again",
         )
         return Failure(short, _trace(error), this_worker(), greedy=True)
     except OSError as error:

@@ -26,7 +26,6 @@ _SELDOM = 30.0  # seconds between looks at a queue in which nothing happens
 _AT_ONCE = 10  # jobs to submit at a look: the batch system is everybody's
 _SURPLUS = 300.0  # seconds that jobs may be too many before idle ones are given back
 _STILLBORN = 3  # jobs in a row that end before a worker of theirs was seen
-_PASSING = re.compile(r"timed out|unable to contact|temporar|try again|zero bytes", re.IGNORECASE)
 
 
 class Jobs:
@@ -215,17 +214,20 @@ class Jobs:
         """Submission failed: the end where no job is there, else fewer jobs for now."""
         command = SUBMIT[self._settings.kind]
         words = None
+        remedy = (
+            "correct queue, account, walltime, cores, memory or directives in [cluster]; to see the job "
+            f"script: overseg cluster check --config FILE (where {command} is installed)"
+        )
         if isinstance(error, FileNotFoundError):
             words = f"{command} is not found on this machine"
+            remedy = (
+                f"run the same command where {command} is, such as a login node; or load it (`module avail`)"
+            )
         elif error is not None:
             words = f"{command} refuses: {_refusal(str(error))}"
         self._note("submit", words)
-        if words is not None and not self._cluster.workers and not _PASSING.search(words):
-            self._fatal = self._error(
-                words,
-                f"correct queue, account, walltime, cores, memory or directives in [cluster]; to see the job "
-                f"script: overseg cluster check --config FILE (where {command} is installed)",
-            )
+        if words is not None and not self._cluster.workers and not queues.PASSING.search(words):
+            self._fatal = self._error(words, remedy)
 
     async def _give_back(self) -> None:
         """End idle jobs that have been too many for a while: the next step may want them again."""

@@ -12,6 +12,7 @@ from typing import Any
 from overseg.cluster.embedded import one_thread, python_path
 from overseg.errors import MissingPackageError
 from overseg.settings import ClusterSettings
+from overseg.settings.cluster import OF_JOB
 
 #: Variable of a job script: another interpreter might have another overseg, whose answers might differ.
 VERSION = "OVERSEG_VERSION"
@@ -30,7 +31,6 @@ _AWKWARD = re.compile(r"""[\s%"'\\]""")  # in a path: then the head of a job scr
 
 _WORKER = "overseg.cluster.jobworker.JobWorker"
 _DEATH_TIMEOUT = 60  # seconds that a worker looks for its driver
-_OF_JOB = 256 << 20  # bytes that a job takes beside its workers: the process that started them
 _OVER = 1.25  # times its memory a worker may take before it is ended, rather than the whole job
 
 
@@ -82,8 +82,7 @@ def cluster_class(settings: ClusterSettings) -> Any:
 
 
 def job_options(settings: ClusterSettings, name: str, logs: Path | None) -> dict[str, Any]:
-    """Options of a job without a card, as dask-jobqueue names them; its output goes into the folder `logs`."""
-    awkward = _is_awkward(logs)
+    """Options of a job without a card, as dask-jobqueue names them; its output goes into `logs`."""
     whom = {"project" if settings.kind == "lsf" else "account": settings.account}
     return {
         **whom,
@@ -98,15 +97,11 @@ def job_options(settings: ClusterSettings, name: str, logs: Path | None) -> dict
         "python": shlex.quote(settings.python or sys.executable),
         **_head(settings, settings.directives, logs),
         "job_script_prologue": [
-            *(
-                [f"exec > {shlex.quote(f'{logs}/{name}-')}${_NUMBER[settings.kind]}.out 2>&1"]
-                if awkward
-                else []
-            ),
+            *_output(settings, name, logs),
             *settings.prologue,
             *_environment(settings),
         ],
-        "log_directory": None if logs is None or awkward else str(logs),
+        "log_directory": None if logs is None or _is_awkward(logs) else str(logs),
         "worker_extra_args": _worker(settings, _share(settings.memory, settings.cores)),
     }
 
@@ -126,6 +121,13 @@ def card_options(settings: ClusterSettings, logs: Path | None) -> dict[str, Any]
 
 def _is_awkward(logs: Path | None) -> bool:
     return logs is not None and _AWKWARD.search(str(logs)) is not None
+
+
+def _output(settings: ClusterSettings, name: str, logs: Path | None) -> list[str]:
+    """What a job script does with its output, where its head cannot say."""
+    if not _is_awkward(logs):
+        return []
+    return [f"exec > {shlex.quote(f'{logs}/{name}-')}${_NUMBER[settings.kind]}.out 2>&1"]
 
 
 def _head(settings: ClusterSettings, directives: tuple[str, ...], logs: Path | None) -> dict[str, list[str]]:
@@ -162,7 +164,7 @@ def _environment(settings: ClusterSettings) -> list[str]:
 
 def _share(memory: int | None, processes: int) -> int:
     """Bytes for each worker process of a job."""
-    return max(((memory or 0) - _OF_JOB) // processes, 1 << 20)
+    return max(((memory or 0) - OF_JOB) // processes, 1 << 20)
 
 
 def _hours_minutes(settings: ClusterSettings) -> str:

@@ -22,7 +22,7 @@ from overseg.cluster.executor import Args, Executor, Outcomes
 from overseg.cluster.failures import Failure, Unit, call, this_worker
 from overseg.cluster.receipts import Receipt
 from overseg.cluster.watch import TICK, Watch, lost
-from overseg.errors import InputError, ResourceError, TaskError
+from overseg.errors import InputError, ResourceError, TaskError, more_memory
 
 _log = logging.getLogger(__name__)
 _IN_FLIGHT = 2  # units per worker: one that runs and one that waits there
@@ -130,7 +130,7 @@ class DaskExecutor(Executor):
                 ResourceError(
                     f"step '{step}' took far more than the {self.memory >> 20:,} MiB of a worker",
                     where=f"unit {name}",
-                    remedy="give each worker more with --memory, and use fewer with --workers",
+                    remedy=more_memory(),
                 ),
                 worker=worker,
                 greedy=True,
@@ -139,8 +139,8 @@ class DaskExecutor(Executor):
             TaskError(
                 f"step '{step}' ended its worker process each time it was tried",
                 where=f"unit {name}, {self._embedded.last_words(worker) if self._embedded else worker}",
-                remedy="most often memory ran out: give each worker more with --memory, or use fewer with "
-                "--workers, then run the same command again (what is done is kept)",
+                remedy=f"most often memory ran out: {more_memory()}; then run the same command again: "
+                "what is done is kept",
             ),
             worker=worker,
             greedy=True,

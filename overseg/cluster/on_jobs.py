@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dask
 from distributed import Client
@@ -22,10 +23,12 @@ from overseg.cluster.jobs import Jobs
 from overseg.cluster.on_dask import _NEVER_IDLE, _SHOWN, DaskExecutor, given
 from overseg.errors import MissingPackageError, ResourceError
 from overseg.settings import ClusterSettings
+from overseg.volume.faults import storage
 
 _log = logging.getLogger(__name__)
 
 _JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+_LOOPBACK = "127.0.0.1"
 
 
 class JobsExecutor(DaskExecutor):
@@ -48,6 +51,9 @@ class JobsExecutor(DaskExecutor):
             cards=settings.gpu_jobs > 0,
         )
         self._jobs = jobs
+        if self.dashboard:  # Dask names the scheduler's own address, where the dashboard does not listen
+            host = urlsplit(client.scheduler.address).hostname
+            self.dashboard = self.dashboard.replace(f"//{host}:", f"//{_LOOPBACK}:")
 
     def _each(self, step: str, fn: Unit, units: Mapping[str, Args], card: bool) -> Outcomes:
         left = len(units)
@@ -99,6 +105,8 @@ def opened(settings: ClusterSettings, logs: Path | None = None) -> Iterator[Dask
         If dask-jobqueue is not installed.
     ResourceError
         If there is no such interface, or the batch system refuses the jobs.
+    StorageError
+        If the folder for their output cannot be made.
     """
     cluster_class = jobscript.cluster_class(settings)
     if not any(name in os.environ for name in _JOB_VARIABLES):
@@ -113,7 +121,8 @@ def opened(settings: ClusterSettings, logs: Path | None = None) -> Iterator[Dask
         dask.config.set(_NEVER_IDLE),
     ):
         folder = temporary if logs is None else logs.absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        with storage("cannot write where the output of jobs goes", str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
         job = jobscript.job_options(settings, f"overseg-{uuid.uuid4().hex[:6]}", folder)
         try:
             cluster = cluster_class(
@@ -121,7 +130,7 @@ def opened(settings: ClusterSettings, logs: Path | None = None) -> Iterator[Dask
                 scheduler_options={
                     "allowed_failures": 0,
                     "dashboard": _SHOWN,
-                    "dashboard_address": "127.0.0.1:0",
+                    "dashboard_address": f"{_LOOPBACK}:0",
                 },
                 **job,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
+import subprocess
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 _TIMEOUT = 30.0  # seconds; a busy controller may take long, and then is asked again
 _NOBODY = re.compile(r"unknown job|has finished|not found", re.IGNORECASE)
 _OVER = {"C", "F", "X", "DONE", "EXIT"}  # PBS and LSF remember jobs for a while
+
+#: In what a batch system says when it is too busy to answer, which says nothing about a job.
+PASSING = re.compile(r"timed out|unable to contact|temporar|try again|zero bytes", re.IGNORECASE)
 
 #: Reasons of SLURM that waiting does not change, and what to do about them.
 HOPELESS = {
@@ -49,6 +53,32 @@ class Entry:
     def waits(self) -> bool:
         """Whether it has not begun."""
         return self.state in ("PENDING", "PEND", "Q", "H", "W", "PSUSP")
+
+
+def try_script(script: str) -> tuple[bool, str] | None:
+    """Ask SLURM whether it would take a job, which is not submitted.
+
+    Parameters
+    ----------
+    script : str
+        Of the job.
+
+    Returns
+    -------
+    tuple of bool and str, or None
+        Whether it is refused for good, or only cannot be told now, and SLURM's words; None if it is taken.
+    """
+    words = ["sbatch", "--test-only"]
+    try:
+        done = subprocess.run(words, input=script, capture_output=True, text=True, timeout=_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return False, f"sbatch did not answer for {_TIMEOUT:.0f} seconds"
+    except OSError as error:
+        return False, f"sbatch: {error.strerror}"
+    if done.returncode == 0:
+        return None
+    said = " ".join(done.stderr.split())
+    return "allocation failure" in said and not PASSING.search(said), said
 
 
 async def ask(kind: str, name: str, ids: Collection[str]) -> dict[str, Entry] | str:

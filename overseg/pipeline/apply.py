@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from overseg.errors import PlanError, ResourceError, StorageError, command_line
+from overseg.errors import PlanError, ResourceError, StorageError, command_line, more_memory
 from overseg.pipeline import journal as journals
 from overseg.pipeline.halves import halving
 from overseg.pipeline.journal import Segment, read_journal
@@ -212,7 +212,7 @@ def check_memory(volume: Volume, executor: Executor) -> None:
             f"one write unit needs about {need / 2**30:.1f} GiB to be corrected, "
             f"a worker has {executor.memory / 2**30:.1f} GiB",
             where=volume.location,
-            remedy="give each worker more with --memory (and use fewer with --workers)",
+            remedy=more_memory(need),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from overseg.cluster import jobscript
+from overseg.cluster import jobscript, queues
 from overseg.cluster.executor import InlineExecutor
 from overseg.errors import InputError, MissingPackageError, OversegError, ResourceError
 from overseg.settings import ClusterSettings, RunSettings, Settings
@@ -115,10 +115,32 @@ def _look_around(cluster: ClusterSettings, run: RunSettings, found: Readiness) -
     command = jobscript.SUBMIT[cluster.kind]
     if shutil.which(command) is None:
         found.warnings.append(f"{command} is not here: whether it takes these jobs shows on the cluster")
+    elif cluster.kind == "slurm":
+        _ask_slurm(found)
     if cluster.interface is not None and cluster.interface not in psutil.net_if_addrs():
         found.warnings.append(
             f"this machine has no interface {cluster.interface!r}, which the driver will need"
         )
+
+
+def _ask_slurm(found: Readiness) -> None:
+    """Whether SLURM would take the jobs."""
+    for name, script in found.scripts.items():
+        refusal = queues.try_script(script)
+        if refusal is None:
+            continue
+        for_good, words = refusal
+        if for_good:
+            found.problems.append(
+                ResourceError(
+                    f"SLURM refuses the job of {name}: {words}",
+                    where="[cluster]",
+                    remedy="correct queue, account, walltime, cores, memory or directives: "
+                    "`sinfo -o '%P %l %c %m'` has each queue's longest walltime, and a node's cores and MiB",
+                )
+            )
+        else:
+            found.warnings.append(f"it cannot be told whether SLURM takes the job of {name}: {words}")
 
 
 def _fit(cluster: ClusterSettings, settings: Settings, target: Any, found: Readiness) -> None:

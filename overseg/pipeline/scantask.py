@@ -8,7 +8,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from overseg.errors import InputError, ResourceError
+from overseg.cluster.executor import Executor
+from overseg.errors import InputError, ResourceError, more_memory
 from overseg.settings import Settings
 from overseg.volume import UnitGrid, Volume
 
@@ -184,10 +185,9 @@ def plan_scan(vol: Volume, settings: Settings, memory: int, workers: int = 1) ->
     if least > memory:
         raise ResourceError(
             f"a scan of single {'shards' if vol.levels[0].sharded else 'chunks'} of shape {unit} takes about "
-            f"{_mib(least)}, a worker has {_mib(memory)}",
+            f"{_mib(least)}, a worker has {_mib(memory)} for it",
             where=vol.location,
-            remedy=f"give --memory {_mib(least + least // 8).replace(' ', '')} or more with fewer --workers, "
-            "or store the volume in smaller chunks",
+            remedy=f"{more_memory(Executor.memory_for(least))}; or store the volume in smaller chunks",
         )
     times = range(grid.shape[grid.axes.index("t")]) if "t" in grid.axes else range(1)
     columns = [(t, y, x) for t in times for y in _cut(whole.y, side[0]) for x in _cut(whole.x, side[1])]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from overseg.errors import InputError
 from overseg.settings.checked import Checked, parse_size
 from overseg.settings.cluster import ClusterSettings
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "PUBLISHED_TILTED",
@@ -258,10 +262,25 @@ def build(**options: Any) -> tuple[Settings, RunSettings]:
         name = "--" + place[0].replace("_", "-") if place else "options"
         name = " ".join(["[cluster]", *place[1:2]]) if in_table else name
         raise InputError(
-            f"{name}: {first['msg'].removeprefix('Value error, ')}",
+            f"{name}: {_in_words(first)}",
             where=f"value {first['input']!r}",
             remedy="see docs/clusters.md" if in_table else "see `overseg correct --help` for what it may be",
         ) from None
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """What is wrong with a value, for who never heard of the library that found out."""
+    if error["type"] == "extra_forbidden":
+        of_table = error["loc"][:1] == ("cluster",)
+        known = (
+            ClusterSettings.model_fields if of_table else [*Settings.model_fields, *RunSettings.model_fields]
+        )
+        near = difflib.get_close_matches(str(error["loc"][-1]), list(known), 1)
+        meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(known))}"
+        return "there is no such field" + meant
+    if error["type"] == "model_type":
+        return 'it is a table: a line [cluster], and below it kind = "slurm" and the other fields'
+    return error["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
 
 
 def build_run(**options: Any) -> RunSettings:
@@ -331,7 +350,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
             raise InputError(
                 f"unknown option {name!r} in the config file",
                 where=str(path),
-                remedy=f"the options are {', '.join(known)}",
+                remedy="move it below a line [cluster]: it says something of jobs"
+                if name in ClusterSettings.model_fields
+                else f"the options are {', '.join(known)}",
             )
     return options
 

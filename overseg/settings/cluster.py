@@ -13,6 +13,9 @@ from overseg.settings.checked import Checked, parse_size
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Line = Annotated[str, Field(min_length=1, pattern=r"^[^\n]*$")]
 
+#: Bytes that a job takes beside its workers: the process that started them.
+OF_JOB = 256 << 20
+
 _TIME = re.compile(r"^(\d{1,3}):([0-5]\d):([0-5]\d)$")
 _BATCH = ("slurm", "pbs", "lsf")
 _OF_CARDS = ("gpu_queue", "gpu_memory", "gpu_directives")
@@ -111,7 +114,7 @@ class ClusterSettings(Checked):
     @field_validator("walltime", "patience", mode="before")
     @classmethod
     def _unquoted(cls, value: object) -> object:
-        return str(value) if isinstance(value, time) else value  # what TOML makes of 04:00:00
+        return str(value) if isinstance(value, time | int) else value  # what TOML makes of 04:00:00, and of 4
 
     @field_validator("walltime", "patience")
     @classmethod
@@ -135,6 +138,13 @@ class ClusterSettings(Checked):
         for name, example in (("walltime", "04:00:00"), ("memory", "16GiB")):
             if getattr(self, name) is None:
                 raise ValueError(f'{self.told} needs {name} of a job, such as {name} = "{example}"')
+        for name in ("memory", "gpu_memory"):
+            size = getattr(self, name)
+            if size is not None and size <= OF_JOB:
+                raise ValueError(
+                    f"{name} of {size:,} bytes is too little: {OF_JOB >> 20} MiB are the job's own; "
+                    f'give a unit as well, such as {name} = "16GiB"'
+                )
         if self.minimum_jobs > self.maximum_jobs:
             raise ValueError(f"minimum_jobs {self.minimum_jobs} is above maximum_jobs {self.maximum_jobs}")
         return self._cards_are_whole(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,22 @@ Check = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def check(tmp_path: Path) -> Check:
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Says what the machine's sbatch does, wherever the tests run; at first it takes all jobs."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def does(script: str) -> None:
+        (folder / "sbatch").write_text(f'#!/bin/sh\n[ "$*" = --test-only ] || exit 9\n{script}\n')
+        (folder / "sbatch").chmod(0o755)
+
+    does("cat >/dev/null")
+    return does
+
+
+@pytest.fixture
+def check(tmp_path: Path, slurm: object) -> Check:
     def run(*words: str, code: int = 0, head: str = "", **fields: Any) -> dict[str, Any]:
         cluster = {"kind": "slurm", "walltime": "04:00:00", "memory": "8GiB", "cores": 4, **fields}
         lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in cluster.items())
@@ -77,12 +93,25 @@ def test_what_cannot_be_told_here_is_a_warning(check: Check, monkeypatch: pytest
     assert "sbatch is not here" in warnings and "ib77" in warnings
 
 
+def test_slurm_is_asked_whether_it_takes_the_jobs(check: Check, slurm: Callable[[str], None]) -> None:
+    refuses = "echo 'sbatch: error: invalid partition specified: long' >&2; echo 'allocation failure: '"
+    slurm(f"if grep -q -- '-p long'; then {refuses}'Invalid partition' >&2; exit 1; fi")
+    assert check(queue="short")["ok"]
+    assert "invalid partition specified: long" in whats(check(queue="long", code=1))
+    assert "workers with a card" in whats(check(queue="short", gpu_jobs=1, gpu_queue="long", code=1))
+    slurm("echo 'allocation failure: Unable to contact slurm controller' >&2; exit 1")
+    said = check()
+    assert said["ok"] and "Unable to contact" in "; ".join(said["warnings"])
+    slurm("echo 'sbatch: fatal: Could not establish a configuration source' >&2; exit 1")
+    assert check()["ok"]
+
+
 def test_a_missing_package_is_named(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     assert "dask-jobqueue" in whats(check(code=1))
 
 
-def test_for_people_and_without_a_cluster(tmp_path: Path) -> None:
+def test_for_people_and_without_a_cluster(tmp_path: Path, slurm: object) -> None:
     file = tmp_path / "run.toml"
     file.write_text('[cluster]\nkind = "slurm"\nwalltime = "01:00:00"\nmemory = "8GiB"\n')
     result = CliRunner().invoke(app, ["cluster", "check", "--config", str(file)])

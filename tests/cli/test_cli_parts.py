@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -122,3 +123,12 @@ def test_commands_in_remedies_can_be_copied_where_paths_have_blanks(volume: Path
     run("apply", place, "--prepare", 1)
     assert f"`overseg apply '{place}' --finish`" in refused("undo", place)
     assert f"`overseg apply '{place}'`" in refused("plan", volume)
+
+
+def test_the_memory_that_a_remedy_names_will_do(volume: Path) -> None:
+    said = refused("plan", volume, "--prepare", 2, "--memory", "1MiB")
+    least = re.search(r"--memory (\d+)MiB or more", said)
+    assert least is not None and "jobs of [cluster]" in said
+    below = f"{int(least[1]) - 1}MiB"
+    assert "a worker has" in refused("plan", volume, "--prepare", 2, "--memory", below)
+    assert run("plan", volume, "--prepare", 2, "--memory", f"{least[1]}MiB")["units"]

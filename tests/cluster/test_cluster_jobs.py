@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
 import types
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from distributed import LocalCluster
 
 from overseg.cluster import jobscript, on_jobs, open_executor, queues
 from overseg.cluster.queues import Entry
-from overseg.errors import MissingPackageError
+from overseg.errors import MissingPackageError, ResourceError, StorageError
 from overseg.settings import ClusterSettings, RunSettings
 
 
@@ -39,6 +42,27 @@ def test_modules_are_found_where_the_driver_finds_them_unless_another_python_is_
     assert "export PYTHONPATH=" in jobscript.scripts(settings(kind="slurm"))["workers"]
     other = jobscript.scripts(settings(kind="slurm", python="/opt/a b/python"))["workers"]
     assert "PYTHONPATH" not in other and "\n'/opt/a b/python' -m distributed" in other
+
+
+@pytest.mark.parametrize("kind", ["slurm", "pbs", "lsf"])
+def test_output_of_jobs_goes_into_the_folder_whatever_its_name(kind: str, tmp_path: Path) -> None:
+    queue = {"queue": "q", "account": "lab"} if kind == "lsf" else {}
+    of = settings(kind=kind, **queue)
+    plain = jobscript.job_options(of, "overseg-1", tmp_path)
+    assert plain["log_directory"] == str(tmp_path) and plain["job_extra_directives"] == []
+    logs = tmp_path / "it's my plan" / "run"
+    made = jobscript.job_options(of, "overseg-1", logs)
+    job = jobscript.cluster_class(of).job_cls("tcp://127.0.0.1:1", "job-0", **made).job_script()
+    head = [line for line in job.splitlines() if line.startswith("#")]
+    assert sum("/dev/null" in line for line in head) == 1 and "my plan" not in "".join(head)
+    logs.mkdir(parents=True)
+    number = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID", "lsf": "LSB_JOBID"}[kind]
+    script = made["job_script_prologue"][0] + "; echo well; echo ill >&2"
+    subprocess.run(["bash", "-c", script], check=True, env={**os.environ, number: "17.host"})
+    assert (logs / "overseg-1-17.host.out").read_text() == "well\nill\n"
+    assert (
+        "--output=/dev/null" in jobscript.card_options(settings(kind="slurm"), logs)["job_extra_directives"]
+    )
 
 
 def test_workers_leave_a_part_of_the_walltime_to_the_units_that_run() -> None:
@@ -113,6 +137,36 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
         on_jobs.of(ClusterSettings(kind="cuda"), None, None),
     ):
         pass
+
+
+def test_output_that_has_no_place_is_no_matter_of_the_network(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(StorageError) as caught, on_jobs.opened(settings(kind="slurm"), tmp_path / "run/jobs"):
+        pass
+    assert str(tmp_path / "run/jobs") in str(caught.value) and "interface" not in str(caught.value)
+
+
+@pytest.mark.cluster
+def test_a_machine_without_a_batch_system_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ResourceError) as caught, on_jobs.opened(settings(kind="slurm"), tmp_path / "jobs"):
+        pass
+    assert "sbatch is not found" in caught.value.what
+    assert "login node" in str(caught.value.remedy) and "queue" not in str(caught.value.remedy)
+
+
+@pytest.mark.cluster
+def test_the_dashboard_that_is_named_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that are accepted and never begin."""
+    for name, answer in (("sbatch", "Submitted batch job 7"), ("squeue", "7|PENDING|None"), ("scancel", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{answer}'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with on_jobs.opened(settings(kind="slurm"), tmp_path / "jobs") as ex:
+        if ex.dashboard is None:
+            pytest.skip("bokeh is not installed")
+        with urllib.request.urlopen(ex.dashboard, timeout=10) as page:
+            assert page.status == 200
 
 
 @pytest.mark.cluster
