@@ -331,20 +331,23 @@ class _Work:
         kept = [each.name for each in fields(Firsts)]
         name = f"t{self.t}-{_short([*facts, *vars(first.limits).values(), kept])}"
 
-        def unit(start: int, stop: int) -> tuple[str, tuple[First, int, int, str]]:
-            stem = f"{name}-{start}-{stop}"
-            return stem, (first, start, stop, str(folder / f"{stem}.first"))
+        def unit(start: int, stop: int) -> tuple[First, int, int, str]:
+            return first, start, stop, str(folder / f"{name}-{start}-{stop}.first")
 
-        def halve(_: str, args: tuple[First, int, int, str]) -> dict[str, tuple[First, int, int, str]]:
+        def halve(whole: str, args: tuple[First, int, int, str]) -> dict[str, tuple[First, int, int, str]]:
             start, stop = args[1:3]
             middle = (start + stop) // 2
-            parts = dict([unit(start, middle), unit(middle, stop)]) if middle > start else {}
-            units.update(parts)
-            return parts
+            parts = (unit(start, middle), unit(middle, stop)) if middle > start else ()
+            named = {f"{whole}, half {i}": part for i, part in enumerate(parts, 1)}
+            known.update(named)
+            return named
 
-        units = dict(unit(*span) for span in first_batches(candidates, layers))
+        units = {
+            f"{name}-{start}-{stop}": unit(start, stop) for start, stop in first_batches(candidates, layers)
+        }
+        known = dict(units)
         done = self._run("score", first_task, units, halve)
-        return sorted(units[name][1:] for name in done)
+        return sorted(known[each][1:] for each in done)
 
     def distances(
         self,

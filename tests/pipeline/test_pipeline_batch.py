@@ -302,7 +302,13 @@ def test_whatever_is_halved_the_answer_is_the_same(
                 raise MemoryError
             return fn(*args)
 
-        return usual(self, step, hungry, units, *more, halve=halve, **others)
+        def named(name: str, args: tuple) -> dict:
+            parts = halve(name, args)
+            # `again` finds them by that; the scan notes its halves.
+            assert step == "scan" or all(part.startswith(f"{name}, half ") for part in parts)
+            return parts
+
+        return usual(self, step, hungry, units, *more, halve=halve and named, **others)
 
     monkeypatch.setattr(executors.Executor, "run", run)
     plan = overseg.plan(volume, out=tmp_path / "halved", workers=1, **how)
@@ -333,3 +339,25 @@ def test_files_of_halves_stand_in_the_place_of_the_whole() -> None:
     paths = paths_in_order(units, done)
     assert [path[1] for path in paths] == list("bbbbbcccccaaaaa") and len(set(paths)) == 15
     assert halve("a", (None, ("a",), "/a")) == {} == halving(batch=0)("a", ((),))
+
+
+def test_half_a_unit_alone(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from overseg.pipeline import score
+
+    usual = score.first_task
+
+    def hungry(first: object, start: int, stop: int, path: str) -> object:
+        if stop - start > 7:
+            raise MemoryError
+        if start == 0:
+            raise ZeroDivisionError("no luck")
+        return usual(first, start, stop, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(score, "first_task", hungry)
+        with pytest.raises(TaskError, match="no luck") as caught:
+            overseg.plan(volume, workers=1)
+    folder, _, unit = str(caught.value.remedy).rpartition("overseg again ")[2].partition(" ")
+    assert unit.count("half 1") > 1
+    part = jobarray.again(folder, unit.strip("'"))
+    assert (part.step, part.units) == ("score", 1)
