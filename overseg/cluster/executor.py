@@ -67,6 +67,8 @@ class Executor(ABC):
         Bytes that one unit may use.
     cards : bool
         Whether there are workers with graphics cards, or some were asked for.
+    shares : bool
+        Whether other processes do units of the same cut at the same time.
     dashboard : str or None
         Where Dask shows what its workers do.
     events : Events
@@ -78,7 +80,7 @@ class Executor(ABC):
     def __init__(self, workers: int, memory: int) -> None:
         self.workers = workers
         self.memory = memory
-        self.cards = False
+        self.cards = self.shares = False
         self._last: str | None = None  # the step after which the run ends
         self.dashboard: str | None = None
         self.events = Events(None)

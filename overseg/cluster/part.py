@@ -34,6 +34,7 @@ class ArrayExecutor(InlineExecutor):
     def __init__(self, step: str, task: int, tasks: int, memory: int) -> None:
         super().__init__(tasks, memory)
         self._last, self._task, self._tasks = step, task, tasks
+        self.shares = True
 
     def _mine(
         self, step: str, units: Mapping[str, Args], halve: Halve | None

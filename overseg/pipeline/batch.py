@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from overseg.cluster import receipts
 from overseg.cluster.part import ArrayExecutor, Ended
 from overseg.errors import InputError, LockedError, OversegError, PlanError
 from overseg.pipeline.apply import Application, check_journal_writable, entry_of, open_plan_volume
@@ -100,7 +101,8 @@ def prepare_plan(volume: Volume, settings: Settings, place: Path, count: int, me
         If the memory does not do.
     """
     room = ArrayExecutor("scan", 0, count, memory).room
-    cut = Cut(volume, settings, room, count, place / "run" / "scan")
+    run = place / "run"
+    cut = Cut(volume, settings, room, count, run / "scan", receipts.read(run / "receipts", "scan"))
     array = Array("plan", count, memory, len(cut.tasks))
     _save(place, array)
     return array

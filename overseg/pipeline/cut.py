@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,31 +39,68 @@ class Cut:
         Tasks that may run at the same time.
     folder : Path
         The scan's.
+    done : collection of str, optional
+        Tasks that left a receipt. None: others work on the cut at this moment, so it is taken as it is.
 
     Attributes
     ----------
     tasks : dict of str to ScanTask
-        By name. Those of an earlier run, where they fit the memory and keep as many workers busy.
+        By name. Those of an earlier run: what is done is not cut anew, and what is left is halved where it
+        does not fit the memory any more.
     """
 
-    def __init__(self, volume: Volume, settings: Settings, memory: int, workers: int, folder: Path) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        settings: Settings,
+        memory: int,
+        workers: int,
+        folder: Path,
+        done: Collection[str] | None = (),
+    ) -> None:
         self._volume, self._path = volume, folder / _FILE
-        self._note: dict[str, Any] = {"memory": memory, "workers": workers, "halved": []}
-        fresh = plan_scan(volume, settings, memory, workers)
-        self.tasks = {task.name: task for task in fresh}
+        fresh = {task.name: task for task in plan_scan(volume, settings, memory, workers)}
         noted = _read(self._path)
-        if noted is None:
-            self._write()
-            return
-        before = {task.name: task for task in plan_scan(volume, settings, noted["memory"], noted["workers"])}
-        for name in noted["halved"]:
-            if name in before:
-                before |= {part.name: part for part in halved(volume, before.pop(name))}
-        fits = all(predicted_peak(task) <= memory for task in before.values())
-        if fits and len(before) >= min(workers, len(fresh)):
-            self.tasks, self._note = before, noted
-        else:
-            self._write()
+        if noted is not None:
+            self._note = noted
+            before = plan_scan(volume, settings, noted["memory"], noted["workers"])
+            self.tasks = {task.name: task for task in before}
+            for name in list(noted["halved"]):
+                if name in self.tasks:
+                    self._halve(name)
+            if done is None or self._fitted(memory, min(workers, len(fresh)), done):
+                return
+        self._note = {"memory": memory, "workers": workers, "halved": []}
+        self.tasks = fresh
+        self._write()
+
+    def _fitted(self, memory: int, enough: int, done: Collection[str]) -> bool:
+        """Halve what is to be done until it fits; False where it is better to cut anew.
+
+        How many workers there are counts no more once something is done: tasks are small anyway.
+        """
+        left = [name for name in self.tasks if name not in done]
+        large = [name for name in left if predicted_peak(self.tasks[name]) > memory]
+        if len(left) == len(self.tasks) and (large or len(left) < enough):
+            return False
+        while large:
+            parts = self._halve(large.pop())
+            if not parts:
+                return False
+            large += [name for name, part in parts.items() if predicted_peak(part) > memory]
+            if not large:
+                self._write()
+        return True
+
+    def _halve(self, name: str) -> dict[str, ScanTask]:
+        """Put two tasks in the place of one, if that can be."""
+        parts = {part.name: part for part in halved(self._volume, self.tasks[name])}
+        if parts:
+            del self.tasks[name]
+            self.tasks |= parts
+            if name not in self._note["halved"]:
+                self._note["halved"].append(name)
+        return parts
 
     def halver(
         self, arguments: Callable[[ScanTask], tuple[Any, ...]]
@@ -71,13 +108,10 @@ class Cut:
         """A function for `Executor.run` that puts two tasks in the place of one that was too large."""
 
         def halve(name: str, _: Any) -> dict[str, Any]:
-            parts = halved(self._volume, self.tasks[name])
+            parts = self._halve(name)
             if parts:
-                del self.tasks[name]
-                self.tasks |= {part.name: part for part in parts}
-                self._note["halved"].append(name)
                 self._write()
-            return {part.name: arguments(part) for part in parts}
+            return {name: arguments(part) for name, part in parts.items()}
 
         return halve
 

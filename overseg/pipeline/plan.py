@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from overseg.cluster.limits import give_back
-from overseg.cluster.receipts import file_is_there
+from overseg.cluster.receipts import file_is_there, read
 from overseg.kernels.tables import Candidates
 from overseg.pipeline import fills as filling
 from overseg.pipeline import scan as scanning
@@ -169,7 +169,8 @@ def scan_volume(
 ) -> Scanned:
     """Tables of every task and seam; what an earlier run left and still fits is not done again."""
     folder, receipts = run / "scan", run / "receipts"
-    cut = Cut(volume, settings, executor.room, executor.workers, folder)
+    done = None if executor.shares else read(receipts, "scan")
+    cut = Cut(volume, settings, executor.room, executor.workers, folder, done)
 
     def fits(name: str, receipt: Mapping[str, Any]) -> bool:
         return scanning.receipt_fits(volume, cut.tasks[name], receipt, str(folder))

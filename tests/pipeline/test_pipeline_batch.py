@@ -253,6 +253,39 @@ def test_a_run_with_other_workers_finds_the_cut_of_the_one_before(volume: Path, 
     assert list(Cut(opened, settings, 1 << 30, 2, tmp_path).tasks) != list(first.tasks)
 
 
+@pytest.mark.parametrize("kind", ["gap", "both"])
+def test_with_less_memory_only_what_is_left_is_cut_anew(
+    volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    calm = overseg.plan(volume, out=tmp_path / "calm", kind=kind, workers=1)
+    usual, done, others = scan.scan_task, [], []
+
+    def dies(vol: object, task: scantask.ScanTask, *more: object) -> object:
+        if len(done) == 3:
+            raise InputError("the power is gone", where="here", remedy="wait")
+        done.append(task)
+        return usual(vol, task, *more)
+
+    def goes_on(vol: object, task: scantask.ScanTask, *more: object) -> object:
+        others.append(task)
+        return usual(vol, task, *more)
+
+    monkeypatch.setattr(scantask, "_SHARE", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(scan, "scan_task", dies)
+        with pytest.raises(InputError):
+            overseg.plan(volume, kind=kind, workers=1)
+    before = Cut(open_volume(volume), Settings(kind=kind), 1 << 30, 1, volume.parent / "v.overseg/run/scan")
+    largest = max(map(scantask.predicted_peak, done))
+    monkeypatch.setattr(scan, "scan_task", goes_on)
+    # What a worker with so little has left is less than the largest task takes.
+    monkeypatch.setattr(executors.Executor, "room", largest - 1)
+    plan = overseg.plan(volume, kind=kind, workers=1)
+    assert plan.hash == calm.hash
+    assert not {task.name for task in others} & {task.name for task in done}
+    assert len(others) > len(before.tasks) - 3 and max(map(scantask.predicted_peak, others)) < largest
+
+
 def test_a_scan_whose_tasks_are_halved_gives_the_same(
     calm, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
