@@ -214,7 +214,7 @@ def undo(
         "",
         f"Undone; write units restored: {said['units_rewritten']:,}",
     ]
-    return Answer(said, lines + text.steps(("to apply it again", text.line("apply", done.path))))
+    return Answer(said, lines + pages.following("undone", done.path, bool(done.unread)))
 
 
 def _partial(said: dict[str, Any]) -> list[str]:
