@@ -57,9 +57,12 @@ def _share(part: float | None) -> str | None:
     return None if part is None else f"{100 * part:.1f}%"
 
 
-def following(phase: str, place: object) -> list[str]:
-    """What can be done with a plan in this phase."""
-    return steps(*((purpose, line(name, place)) for purpose, name in _NEXT[phase]))
+def following(phase: str, place: object, partial: bool = False) -> list[str]:
+    """What can be done with a plan in this phase; of a `partial` one nothing is begun unasked."""
+    asked = ("--allow-partial",) if partial and phase in ("planned", "undone") else ()
+    return steps(
+        *((purpose, line(name, *(asked if name == "apply" else ()), place)) for purpose, name in _NEXT[phase])
+    )
 
 
 def plan(said: Mapping[str, Any]) -> list[str]:
@@ -86,7 +89,7 @@ def plan(said: Mapping[str, Any]) -> list[str]:
                 f"{size(cost['decoded_bytes'])} decoded, about {span(cost['estimated_seconds'])}"
             ],
         ),
-        *following(phase, said["plan"]),
+        *following(phase, said["plan"], bool(said.get("unread"))),
     ]
 
 

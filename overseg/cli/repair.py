@@ -214,7 +214,7 @@ def undo(
         "",
         f"Undone; write units restored: {said['units_rewritten']:,}",
     ]
-    return Answer(said, lines + text.steps(("to apply it again", text.line("apply", done.path))))
+    return Answer(said, lines + pages.following("undone", done.path, bool(done.unread)))
 
 
 def _partial(said: dict[str, Any]) -> list[str]:
@@ -240,6 +240,7 @@ def _prepared(verb: str, place: str, array: Array) -> Answer:
     said = {"plan": place, "tasks": array.tasks, "units": array.units, "memory_bytes": array.memory}
     if not array.tasks:
         return Answer(said, [f"plan    {place}", "", "There is nothing left to do."])
+    idle = f"Tasks from {array.units} on have nothing to do: so many are not needed."
     return Answer(
         said,
         [
@@ -247,6 +248,7 @@ def _prepared(verb: str, place: str, array: Array) -> Answer:
             "",
             f"Prepared: {array.units:,} units of work for {array.tasks:,} tasks, "
             f"{array.memory / 2**30:.1f} GiB each.",
+            *([idle] if array.tasks > array.units else []),
             "",
             f"next: --task 0 to {array.tasks - 1}, each in a job of its own, then --finish; "
             "all else as in this command (deploy/slurm has the scripts)",

@@ -95,7 +95,8 @@ class Lock:
             raise LockedError(
                 "this run no longer holds the volume: another run took the lock over",
                 where=self.volume.location,
-                remedy="nothing more was written; let the other run finish, then `overseg verify PLAN`",
+                remedy="nothing more was written. If that run still goes on, let it finish: `overseg show "
+                "VOLUME` tells. A job array that was undone begins again with --prepare",
             )
 
     def release(self) -> None:

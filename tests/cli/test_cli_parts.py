@@ -66,6 +66,13 @@ def test_both_halves_as_arrays(broken: np.ndarray, volume: Path, tmp_path: Path)
     assert shown.exit_code == 0 and "apply: done" in shown.stderr
 
 
+def test_more_tasks_than_units_are_told(volume: Path) -> None:
+    said = CliRunner().invoke(app, ["plan", str(volume), "--prepare", "5000"])
+    assert said.exit_code == 0 and "have nothing to do" in said.stdout
+    said = CliRunner().invoke(app, ["plan", str(volume), "--prepare", "1"])
+    assert said.exit_code == 0 and "have nothing to do" not in said.stdout
+
+
 def test_wrong_places_are_named(volume: Path, tmp_path: Path) -> None:
     assert "no log of a run" in refused("show", "--follow", volume)
     assert "nothing was run in this folder" in refused("again", tmp_path, "scan/x")

@@ -103,8 +103,9 @@ def test_the_volume_is_held_for_the_array_until_it_is_finished(calm, volume: Pat
         assert "--finish" in str(caught.value) and str(place) in str(caught.value)
     # Undone with force: late tasks of the array write no more.
     overseg.undo(place, break_lock=True, workers=1)
-    with pytest.raises(LockedError, match="no longer holds"):
+    with pytest.raises(LockedError, match="no longer holds") as caught:
         jobarray.apply_task(place, 1)
+    assert "begins again with --prepare" in str(caught.value.remedy)
     with pytest.raises(LockedError):
         overseg.apply(place, finish=True, workers=1)
     np.testing.assert_array_equal(voxels(volume), calm[2])

@@ -241,6 +241,8 @@ def test_the_command_line_says_it_and_ends_with_1(volume: Path) -> None:
     refused = CliRunner().invoke(app, ["apply", folder, "--workers", "1"])
     assert refused.exit_code == 1 and "--allow-partial" in refused.stderr
     assert CliRunner().invoke(app, ["apply", folder, "--allow-partial", "--workers", "1"]).exit_code == 0
+    for words in (["undo", folder, "--workers", "1"], ["show", folder]):
+        assert "overseg apply --allow-partial" in CliRunner().invoke(app, words).stdout
     proved = CliRunner().invoke(app, ["verify", folder])
     assert proved.exit_code == 0 and "not checked" in proved.stdout
     shown = CliRunner().invoke(app, ["show", folder])
