@@ -274,7 +274,8 @@ def _units(said: Mapping[str, Any], planned: bool) -> str:
         return (
             "" if touched is None else f"{touched:,} to be rewritten" if planned else f"{touched:,} touched"
         )
-    return f"{rewritten:,} rewritten"
+    # By other runs, or the tasks of an array.
+    return f"{rewritten:,} rewritten" if rewritten or not touched else "all rewritten before"
 
 
 def _steps(seconds: Mapping[str, float]) -> str:
