@@ -30,6 +30,8 @@ from overseg.errors import (
 
 Unit = Callable[..., Mapping[str, Any]]
 
+#: What torch and CuPy, neither of which may be here, raise where a card's memory is full.
+_OF_CARD = "OutOfMemoryError"
 #: Trying again cannot help, and going on could harm or would only delay the answer.
 _FINAL = (InputError, ChangedError, LockedError, MissingPackageError)
 
@@ -73,13 +75,6 @@ def call(step: str, name: str, fn: Unit, args: tuple[Any, ...]) -> Receipt | Fai
         return plain
     except OversegError as error:
         return Failure(error.with_traceback(None), _trace(error), this_worker())
-    except MemoryError as error:
-        short = ResourceError(
-            f"no memory was left for step '{step}'",
-            where=f"unit {name}",
-            remedy=f"{more_memory()}; then run it again",
-        )
-        return Failure(short, _trace(error), this_worker(), greedy=True)
     except OSError as error:
         refused = StorageError(
             f"step '{step}' was refused by the system: {error.strerror or error}",
@@ -89,6 +84,14 @@ def call(step: str, name: str, fn: Unit, args: tuple[Any, ...]) -> Receipt | Fai
         )
         return Failure(refused, _trace(error), this_worker())
     except Exception as error:
+        of_card = type(error).__name__ == _OF_CARD
+        if of_card or isinstance(error, MemoryError):
+            short = ResourceError(
+                f"no memory was left {'on the graphics card ' * of_card}for step '{step}'",
+                where=f"unit {name}",
+                remedy="run it again with --device cpu" if of_card else f"{more_memory()}; then run it again",
+            )
+            return Failure(short, _trace(error), this_worker(), greedy=True)
         broken = TaskError(
             f"step '{step}' failed: {type(error).__name__}: {error}",
             where=f"unit {name}, {_origin(error)}",

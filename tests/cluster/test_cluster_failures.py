@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from overseg.cluster import executor as executors
 from overseg.cluster import open_executor, receipts
@@ -125,6 +126,21 @@ def test_what_cannot_be_halved_is_given_up_with_the_remedy(inline: InlineExecuto
         dict(inline.run("sum", hungry, {"a": ((1, 2, 3), 0), "b": ((), 0)}, halve=in_two))
     assert "--memory" in str(caught.value)
     assert len([e for e in logged(inline) if e["event"] == "quarantined"]) == 3
+
+
+def on_card(numbers: tuple[int, ...], most: int) -> dict[str, object]:
+    """As torch says that a card's memory is full."""
+    if len(numbers) > most:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    return {"sum": sum(numbers)}
+
+
+def test_the_memory_of_a_card_counts_as_well(inline: InlineExecutor) -> None:
+    found = dict(inline.run("sum", on_card, {"a": (tuple(range(10)), 3)}, halve=in_two))
+    assert sum(r["sum"] for r in found.values()) == sum(range(10)) and len(found) > 3
+    with pytest.raises(ResourceError, match="no memory was left on the graphics card") as caught:
+        dict(inline.run("sum", on_card, {"a": ((1,), 0)}, halve=in_two))
+    assert "--device cpu" in str(caught.value)
 
 
 @pytest.mark.cluster
