@@ -152,6 +152,7 @@ def apply(
     volume.check_writable()
     held = None if array is None else array(volume)
     with locked(volume, break_lock=run.break_lock, held=held) as lock:
+        sweep(volume, everywhere=False)  # no late run puts a state in place after the look
         state = read_state(volume)
         entry = entry_of(state, plan, folder, allow_partial)
         sweep(volume, everywhere=entry.phase == APPLYING)
@@ -332,10 +333,9 @@ class Application:
             write_provenance(self.volume, self.plan.hash, note, self.journal.metas, segment, self.lock)
 
     def _set(self, **changes: Any) -> None:
-        self.lock.check()
         self.entry = replace(self.entry, **changes)
         self.state = self.state.with_entry(self.entry)
-        write_state(self.volume, self.state)
+        write_state(self.volume, self.state, self.lock.check)
 
 
 def _touched(plan: PlanData, volume: Volume) -> dict[int, list[int]]:

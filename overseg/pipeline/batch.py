@@ -168,6 +168,7 @@ def prepare_apply(
         return Array("apply", 0, memory, 0)
     lock = hold(volume, str(folder), break_lock=run.break_lock)
     try:
+        sweep(volume, everywhere=False)  # no late run puts a state in place after the look
         state = read_state(volume)
         entry = entry_of(state, plan, folder)
         sweep(volume, everywhere=entry.phase == APPLYING)

@@ -62,8 +62,7 @@ def write_provenance(
             continue
         if not planned:
             segment.meta(Meta(path, before, after))
-        lock.check()
-        files.write(key, after)
+        files.write(key, after, lock.check)
 
 
 def remove_provenance(volume: Volume, plan_hash: str, metas: list[Meta], lock: Lock) -> None:
@@ -96,11 +95,11 @@ def remove_provenance(volume: Volume, plan_hash: str, metas: list[Meta], lock: L
             target = _edited(target, edits[path], f"{volume.location}, {path}")
         if target == now:
             continue
-        lock.check()
         if target is None:
+            lock.check()
             files.delete(key)
         else:
-            files.write(key, target)
+            files.write(key, target, lock.check)
 
 
 def _documents(volume: Volume, change: Edit) -> Iterator[tuple[str, Edit]]:

@@ -88,6 +88,7 @@ def undo(
     volume = open_plan_volume(plan, volume)
     volume.check_writable()
     with locked(volume, break_lock=run.break_lock) as lock:
+        sweep(volume, everywhere=False)  # no late run puts a state in place after the look
         state = read_state(volume)
         entry = _entry(state, plan, volume, folder)
         sweep(volume, everywhere=entry.unfinished)
@@ -165,7 +166,6 @@ class _Undo:
             written += receipt["written"]
         sweep(self.volume, everywhere=True)  # what workers left that died on the way
         remove_provenance(self.volume, self.plan.hash, self.journal.metas, self.lock)
-        self.lock.check()
         self._set(UNDONE)
         return written, left
 
@@ -199,7 +199,7 @@ class _Undo:
     def _set(self, phase: str) -> None:
         self.entry = replace(self.entry, phase=phase)
         self.state = self.state.with_entry(self.entry)
-        write_state(self.volume, self.state)
+        write_state(self.volume, self.state, self.lock.check)
 
 
 def _check_whole(journal: Journal, place: Path, volume: Volume) -> None:

@@ -6,7 +6,8 @@ import os
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from overseg.volume.faults import storage
@@ -29,8 +30,11 @@ class Files(ABC):
         """The bytes of `key`, ``None`` if there is no such file. Raises `StorageError`."""
 
     @abstractmethod
-    def write(self, key: str, data: bytes) -> None:
-        """Set the bytes of `key`: a reader sees all of the old or all of the new. Raises `StorageError`."""
+    def write(self, key: str, data: bytes, fence: Callable[[], None] | None = None) -> None:
+        """Set the bytes of `key`: a reader sees all of the old or all of the new. Raises `StorageError`.
+
+        `fence` is called at the last moment; what it raises is passed on, and nothing is written.
+        """
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> bool:
@@ -77,14 +81,19 @@ class LocalFiles(Files):
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes, fence: Callable[[], None] | None = None) -> None:
         path = self._path(key)
         with storage("cannot write the file", path):
             temporary = _write_beside(path, data)
             try:
+                if fence is not None:
+                    fence()
                 os.replace(temporary, path)
-            except OSError:
-                os.unlink(temporary)
+            except Exception as error:
+                with suppress(OSError):
+                    os.unlink(temporary)
+                if fence is not None and isinstance(error, FileNotFoundError):
+                    fence()  # who takes a lock over removes such files, as `direct.save` tells
                 raise
             _sync_folder(path)
 

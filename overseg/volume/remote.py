@@ -7,7 +7,7 @@ part of a plan, a log or a message.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,9 +65,11 @@ class RemoteFiles(Files):
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 return None
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes, fence: Callable[[], None] | None = None) -> None:
         with storage("cannot write the object", self._where(key), self._secrets):
             fs, path = self._open(key)
+            if fence is not None:
+                fence()
             fs.pipe_file(path, data)
 
     def create(self, key: str, data: bytes) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -136,20 +137,23 @@ def read_state(volume: Volume) -> State:
     return state
 
 
-def write_state(volume: Volume, state: State) -> None:
+def write_state(volume: Volume, state: State, fence: Callable[[], None]) -> None:
     """Set the state of a volume, whole or not at all. Raises `StorageError`.
 
     Parameters
     ----------
     volume : Volume
     state : State
+    fence : callable
+        Called at the last moment; it raises if the volume is somebody else's now, whose plans would be
+        forgotten.
     """
     document = {
         "version": VERSION,
         "location": volume.location,
         "plans": [asdict(entry) for entry in state.plans],
     }
-    volume.files.write(KEY, json.dumps(document, indent=2).encode())
+    volume.files.write(KEY, json.dumps(document, indent=2).encode(), fence)
 
 
 def find_place(entry: Entry, volume: Volume) -> str | None:

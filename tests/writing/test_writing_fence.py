@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +18,14 @@ from overseg.cluster.executor import InlineExecutor
 from overseg.errors import LockedError
 from overseg.pipeline import work
 from overseg.pipeline.apply import apply
+from overseg.pipeline.batch import prepare_apply
 from overseg.pipeline.undo import undo
 from overseg.pipeline.work import sweep
 from overseg.settings import RunSettings
 from overseg.volume import Volume
 from overseg.volume.create import create_labels
-from overseg.volume.lock import Lock, locked
+from overseg.volume.lock import FOLDER, Lock, locked
+from overseg.volume.state import Entry, State, read_state, write_state
 
 DATA = np.arange(1, 8 * 8 * 8 + 1, dtype=np.uint32).reshape(8, 8, 8)
 
@@ -117,3 +123,101 @@ def test_what_a_dead_worker_left_is_removed(tmp_path: Path) -> None:
     undo(place, RunSettings())
     assert not left.exists()
     np.testing.assert_array_equal(contents(volume)[0], data)
+
+
+class Interrupted(InlineExecutor):
+    """Something happens once a step is done: as if the run stood still for as long as it takes.
+
+    Parameters
+    ----------
+    step : str
+    then : callable
+    """
+
+    def __init__(self, step: str, then: Callable[[], object]) -> None:
+        super().__init__(1, 1 << 30)
+        self._step, self._then = step, then
+
+    def run(self, step: str, *more: Any, **others: Any) -> Any:
+        yield from super().run(step, *more, **others)
+        if step == self._step:
+            self._then()
+
+
+def moved_elsewhere(volume: Volume) -> None:
+    """The lock that is held now becomes one of another machine."""
+    (key,) = volume.files.list(FOLDER)
+    owner = json.loads(volume.files.read(key) or b"")
+    volume.files.write(key, json.dumps(owner | {"host": "node7", "machine": "another"}).encode())
+
+
+def test_an_undo_that_stood_still_forgets_no_plan_of_those_who_took_over(tmp_path: Path) -> None:
+    shape, force = (8, 14, 14), RunSettings(break_lock=True)
+    data = tissue(shape).astype(np.uint32)
+    volume = store(tmp_path / "v.zarr", data, (4, 7, 7))
+    merges, fills = edits(shape)
+    first, second = tmp_path / "first.overseg", tmp_path / "second.overseg"
+    plan_for(volume, first, merges, fills)
+    apply(first, RunSettings(), InlineExecutor(1, 1 << 30))
+
+    def others() -> None:
+        moved_elsewhere(volume)
+        undo(first, force)
+        plan_for(volume, second, merges, replace(fills, new=fills.new + 1))
+        apply(second, RunSettings(), InlineExecutor(1, 1 << 30))
+
+    with pytest.raises(LockedError, match="no longer holds"):
+        undo(first, RunSettings(), executor=Interrupted("check", others))
+    assert [entry.phase for entry in read_state(volume).plans] == ["undone", "applied"]
+    undo(second, RunSettings())
+    np.testing.assert_array_equal(contents(volume)[0], data)
+
+
+def test_the_state_taken_over_between_look_and_write(volume: Volume) -> None:
+    before = State(volume.location)
+    with locked(volume) as lock:
+        write_state(volume, before, lock.check)
+    old, looks = dead_lock(volume), 0
+
+    def stands_still() -> None:
+        nonlocal looks
+        looks += 1
+        old.check()  # still held the first time
+        if looks == 1:
+            with locked(volume):
+                sweep(volume, everywhere=False)
+
+    late = before.with_entry(Entry("a plan", "its place", "applying", "its journal"))
+    with pytest.raises(LockedError, match="no longer holds"):
+        write_state(volume, late, stands_still)
+    assert looks == 2 and read_state(volume) == before
+    assert len(list((Path(volume.level_place(0).location) / ".overseg").iterdir())) == 2
+
+
+@pytest.mark.parametrize("command", ["apply", "undo", "prepare"])
+def test_who_takes_over_looks_at_the_state_after_the_sweep(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a late writer's state would come in between, and be written over."""
+    shape, place, executor = (8, 14, 14), tmp_path / "v.overseg", InlineExecutor(1, 1 << 30)
+    volume = store(tmp_path / "v.zarr", tissue(shape).astype(np.uint32), (4, 7, 7))
+    plan = plan_for(volume, place, *edits(shape))
+    if command == "undo":
+        apply(place, RunSettings(), executor)
+    seen = []
+    for module in ("apply", "undo", "batch"):
+        for name, usual in (("sweep", sweep), ("read_state", read_state)):
+
+            def noted(*args: Any, _name: str = name, _usual: Any = usual, **how: Any) -> Any:
+                if volume.files.list(FOLDER):
+                    seen.append(_name)
+                return _usual(*args, **how)
+
+            monkeypatch.setattr(f"overseg.pipeline.{module}.{name}", noted)
+    if command == "apply":
+        apply(place, RunSettings(), executor)
+    elif command == "undo":
+        undo(place, RunSettings())
+    else:
+        prepare_apply(place, plan, RunSettings(), executor, 2, None)
+    assert seen[0] == "sweep" and "read_state" in seen
