@@ -155,7 +155,7 @@ def apply(
         sweep(volume, everywhere=False)  # no late run puts a state in place after the look
         state = read_state(volume)
         entry = entry_of(state, plan, folder, allow_partial)
-        sweep(volume, everywhere=entry.phase == APPLYING)
+        sweep(volume, everywhere=entry.phase != APPLIED)
         applying = Application(folder, plan, volume, state, entry, lock)
         written, voxels = applying.run(executor, progress)
     touched = sum(len(numbers) for numbers in applying.units.values())

@@ -29,7 +29,7 @@ from overseg.pipeline.running import logged
 from overseg.pipeline.work import Job, sweep, tasks, unit_list, write
 from overseg.volume.faults import storage
 from overseg.volume.lock import Lock, hold
-from overseg.volume.state import APPLIED, APPLYING, read_state
+from overseg.volume.state import APPLIED, read_state
 
 if TYPE_CHECKING:
     from overseg.cluster import Executor
@@ -168,10 +168,9 @@ def prepare_apply(
         return Array("apply", 0, memory, 0)
     lock = hold(volume, str(folder), break_lock=run.break_lock)
     try:
-        sweep(volume, everywhere=False)  # no late run puts a state in place after the look
+        sweep(volume, everywhere=True)  # no late run puts a state in place after the look
         state = read_state(volume)
         entry = entry_of(state, plan, folder)
-        sweep(volume, everywhere=entry.phase == APPLYING)
         application = Application(folder, plan, volume, state, entry, lock)
         units, done = application.prepare(executor, progress)
         todo = {

@@ -91,7 +91,7 @@ def undo(
         sweep(volume, everywhere=False)  # no late run puts a state in place after the look
         state = read_state(volume)
         entry = _entry(state, plan, volume, folder)
-        sweep(volume, everywhere=entry.unfinished)
+        sweep(volume, everywhere=entry.phase != UNDONE)
         written = 0
         left: list[str] = []
         if entry.phase != UNDONE:

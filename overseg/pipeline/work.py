@@ -312,23 +312,30 @@ def changed_error(volume: Volume, level: int, units: Sequence[int]) -> ChangedEr
 
 
 def sweep(volume: Volume, *, everywhere: bool) -> None:
-    """Remove half-written files that a killed run left in a local volume; the lock must be held.
+    """Remove half-written files that earlier runs left in a local volume; the lock must be held.
+
+    A run need not have been killed: a worker of one that came to its end may have stood still all the while,
+    its look at the lock behind it, and would put its file in place when it wakes.
 
     Parameters
     ----------
     volume : Volume
     everywhere : bool
-        Also among the chunks: a run was killed while it wrote them.
+        Also among the chunks: some are to be written, or were.
     """
     if not volume.place.local:
         return
     places = [volume.level_place(level).location for level in range(len(volume.levels))]
-    own = [volume.location, *places, os.path.join(places[0], ".overseg")]
-    folders = [top for place in places for top, _, _ in os.walk(place)] if everywhere else []
-    for folder in {*own, *folders} - {os.path.join(places[0], LOCK_FOLDER)}:  # others may be at work there
-        for entry in os.scandir(folder) if os.path.isdir(folder) else ():
-            if is_leftover(entry.name) and entry.is_file():
-                Path(entry.path).unlink(missing_ok=True)
+    own = dict.fromkeys([volume.location, *places, os.path.join(places[0], ".overseg")])
+    tops = [*own, *(places if everywhere else ())]
+    lock = os.path.join(places[0], LOCK_FOLDER)
+    for at, top in enumerate(tops):
+        for folder, below, names in os.walk(top):
+            if at < len(own):
+                below.clear()
+            for name in names if folder != lock else ():  # others may be at work there
+                if is_leftover(name):
+                    Path(folder, name).unlink(missing_ok=True)
 
 
 def no_record(journal: Path, where: str) -> PlanError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from twins.writing import contents, edits, plan_for, store, tissue
 from overseg.cluster.executor import InlineExecutor
 from overseg.errors import LockedError
 from overseg.pipeline import work
-from overseg.pipeline.apply import apply
+from overseg.pipeline.apply import Application, apply
 from overseg.pipeline.batch import prepare_apply
 from overseg.pipeline.undo import undo
+from overseg.pipeline.verify import verify
 from overseg.pipeline.work import sweep
 from overseg.settings import RunSettings
 from overseg.volume import Volume
@@ -31,6 +33,7 @@ DATA = np.arange(1, 8 * 8 * 8 + 1, dtype=np.uint32).reshape(8, 8, 8)
 
 _HOLD = """
 import sys
+import threading
 from overseg.volume import open_volume
 from overseg.volume.lock import _acquire, _this_process
 lock = _acquire(open_volume(sys.argv[1]), _this_process(), False)
@@ -221,3 +224,55 @@ def test_who_takes_over_looks_at_the_state_after_the_sweep(
     else:
         prepare_apply(place, plan, RunSettings(), executor, 2, None)
     assert seen[0] == "sweep" and "read_state" in seen
+
+
+@pytest.mark.parametrize("next_", ["undo", "another plan"])
+def test_a_worker_that_stood_still_until_its_run_was_over(
+    next_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at the lock after the last sweep of its own run, and goes on after the next one began."""
+    shape, place, inline = (8, 14, 14), tmp_path / "v.overseg", InlineExecutor(1, 1 << 30)
+    data = tissue(shape).astype(np.uint32)
+    volume = store(tmp_path / "v.zarr", data, (4, 7, 7))
+    merges, fills = edits(shape)
+    plan_for(volume, place, merges, fills)
+    looked, goes_on = threading.Event(), threading.Event()
+    late: list[threading.Thread] = []
+    said: list[BaseException] = []
+
+    def write_again(lock: Lock) -> None:
+        def stands_still() -> None:
+            lock.check()
+            looked.set()
+            goes_on.wait(30)
+
+        try:
+            volume.write_unit(0, volume.read_unit(0), fence=stands_still)
+        except LockedError as error:
+            said.append(error)
+
+    def noted(application: Application, **changes: Any) -> None:
+        usual(application, **changes)
+        if changes.get("noted"):
+            late.append(threading.Thread(target=write_again, args=(application.lock,)))
+            late[0].start()
+            looked.wait(30)
+
+    usual = Application._set
+    with monkeypatch.context() as patch:
+        patch.setattr(Application, "_set", noted)
+        apply(place, RunSettings(), inline)
+
+    def wakes() -> None:
+        goes_on.set()
+        late[0].join()
+
+    if next_ == "undo":
+        undo(place, RunSettings(), executor=Interrupted("undo", wakes))
+        np.testing.assert_array_equal(contents(volume)[0], data)
+    else:
+        other = tmp_path / "other.overseg"
+        plan_for(volume, other, merges, replace(fills, new=fills.new + 1))
+        apply(other, RunSettings(), Interrupted("write", wakes))
+        assert verify(other).ok
+    assert said
