@@ -6,9 +6,8 @@ says what has to be done, so that each function may be run again at any time.
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +164,7 @@ def check(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
     """
     volume, done, runs = job.volume, [], 0
     edits = load_edits(job.folder, job.plan_hash, volume, level, [each.unit for each in units])
-    late = functools.cache(lambda: read_journal(Path(job.journal)))
+    late = _Late(Path(job.journal))
     for each in units:
         data = volume.read_unit(each.unit, level)
         digest = unit_digest(data)
@@ -196,7 +195,7 @@ def write(job: Job, level: int, units: tuple[Unit, ...]) -> dict[str, Any]:
     """
     volume, ready, voxels = job.volume, [], 0
     edits = load_edits(job.folder, job.plan_hash, volume, level, [each.unit for each in units])
-    late = functools.cache(lambda: read_journal(Path(job.journal)))
+    late = _Late(Path(job.journal))
     with Segment(Path(job.journal), job.attempt) as segment:
         for each in units:
             data = volume.read_unit(each.unit, level)
@@ -287,14 +286,29 @@ def to_original(journal: Path, image: Image, data: npt.NDArray[np.integer[Any]])
         raise damaged(journal / image.segment)
 
 
-def _record(job: Job, level: int, each: Unit, digest: bytes, late: Callable[[], Journal]) -> Image | None:
+class _Late:
+    """The journal as it is by now: read for a unit that nobody told of, and again for one that came later.
+
+    Others may be at the same units: tasks of an array that was begun twice, or its end.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._journal = folder, Journal()
+
+    def image(self, level: int, unit: int) -> Image | None:
+        if (level, unit) not in self._journal.images:
+            self._journal = read_journal(self._folder)
+        return self._journal.images.get((level, unit))
+
+
+def _record(job: Job, level: int, each: Unit, digest: bytes, late: _Late) -> Image | None:
     """The unit's before-image, if it has one. Raises `ChangedError` if its voxels are neither of the two."""
     image = each.image
     if image is None:
         if each.planned is None or digest == each.planned:
             return None
         # A worker may have written it and died before anyone was told: its journal knows.
-        image = late().images.get((level, each.unit))
+        image = late.image(level, each.unit)
     if image is None or digest not in (image.before, image.after):
         raise changed_error(job.volume, level, [each.unit])
     return image

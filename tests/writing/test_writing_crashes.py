@@ -122,3 +122,33 @@ def test_an_alias_meets_the_same_state(tmp_path: Path) -> None:
     alias = open_volume(tmp_path / "alias")
     assert alias.location == volume.location
     assert read_state(alias).phase(plan.hash) == "applied"
+
+
+def test_two_at_the_same_task_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unit by unit the one is a step ahead: what it writes is in its journal, and nobody else's change."""
+    data = tissue(SHAPE).astype(np.uint32)
+    merges, fills = edits(SHAPE)
+    volume = store(tmp_path / "tissue.zarr", data, (4, 7, 7))
+    plan = plan_for(volume, tmp_path / "tissue.overseg", merges, fills)
+    journal = tmp_path / "journal"
+    units = work.unit_list(plan, 0, range(volume.grid(0).n), read_journal(journal))
+    usual, ahead = Volume.read_unit, True
+    with locked(volume) as lock:
+        one, two = (
+            work.Job(str(tmp_path / "tissue.overseg"), plan.hash, volume, str(journal), name, lock)
+            for name in ("one", "two")
+        )
+
+        def read_unit(self: Volume, unit: int, level: int = 0) -> np.ndarray:
+            nonlocal ahead
+            if ahead:
+                ahead = False
+                work.write(one, level, (units[unit],))
+                ahead = True
+            return usual(self, unit, level)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Volume, "read_unit", read_unit)
+            for task in (work.write, work.check):
+                task(two, 0, tuple(units))
+    np.testing.assert_array_equal(contents(volume)[0], truth(data, merges, fills))
