@@ -184,7 +184,8 @@ class Executor(ABC):
         """
         units, halve = self._mine(step, units, halve)
         folder = None if receipts is None else Path(receipts)
-        done = {} if folder is None else self._on_disk(folder, step, units, valid)
+        found = {} if folder is None else self._on_disk(folder, step, units)
+        done = {name: each for name, each in found.items() if valid is None or valid(name, each)}
         total = len(units)
         if progress:
             progress(step, 0, total)
@@ -194,15 +195,17 @@ class Executor(ABC):
         todo = {name: args for name, args in units.items() if name not in done}
         if todo:
             self.events.add("step", step, total=total, done=len(done))
+            stale = {name: each for name, each in found.items() if name in todo}
             tries = _Tries(self, step, fn, todo, halve, card)
-            yield from self._kept(tries, folder, total, progress)
+            with self._recorder(folder, step, stale) as record:
+                yield from self._kept(tries, record, total, progress)
         if step == self._last:
             raise Ended(step, total)
 
-    def _kept(self, tries: _Tries, folder: Path | None, total: int, progress: Progress | None) -> Results:
+    def _kept(self, tries: _Tries, record: Any, total: int, progress: Progress | None) -> Results:
         """Results as they come, with a receipt, a line in the log and progress for each."""
         step, count = tries.step, total - tries.left
-        with self._recorder(folder, step) as record, closing(tries):
+        with closing(tries):
             for name, receipt in tries.results():
                 record(name, receipt)
                 self.events.done(step, name, receipt)
@@ -212,18 +215,14 @@ class Executor(ABC):
                     progress(step, count, total + tries.added)
                 yield name, receipt
 
-    def _on_disk(
-        self, folder: Path, step: str, units: Mapping[str, Any], valid: Valid | None
-    ) -> dict[str, Receipt]:
+    def _on_disk(self, folder: Path, step: str, units: Mapping[str, Any]) -> dict[str, Receipt]:
         found = receipts.read(folder, step)
-        return {
-            name: found[name]
-            for name in units
-            if name in found and (valid is None or valid(name, found[name]))
-        }
+        return {name: found[name] for name in units if name in found}
 
-    def _recorder(self, folder: Path | None, step: str) -> Any:
-        return nullcontext(_forget) if folder is None else receipts.recording(folder, step)
+    def _recorder(self, folder: Path | None, step: str, stale: Mapping[str, Receipt]) -> Any:
+        if folder is None:
+            return nullcontext(_forget)
+        return receipts.recording(folder, step, stale=stale)
 
     def _mine(
         self, step: str, units: Mapping[str, Args], halve: Halve | None

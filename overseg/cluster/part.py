@@ -9,6 +9,7 @@ from typing import Any
 from overseg.cluster import receipts
 from overseg.cluster.executor import Args, Ended, Halve, InlineExecutor, Outcomes
 from overseg.cluster.failures import Failure, Unit
+from overseg.cluster.receipts import Receipt
 from overseg.errors import InputError
 
 __all__ = ["AloneExecutor", "ArrayExecutor", "Ended"]
@@ -44,10 +45,10 @@ class ArrayExecutor(InlineExecutor):
         # Not halved: the other tasks deal from the same list.
         return {name: units[name] for name in list(units)[self._task :: self._tasks]}, None
 
-    def _recorder(self, folder: Path | None, step: str) -> Any:
+    def _recorder(self, folder: Path | None, step: str, stale: Mapping[str, Receipt]) -> Any:
         if folder is None or step != self._last:
-            return super()._recorder(folder, step)
-        return receipts.recording(folder, step, self._task)
+            return super()._recorder(folder, step, stale)
+        return receipts.recording(folder, step, self._task, stale)
 
 
 class AloneExecutor(InlineExecutor):

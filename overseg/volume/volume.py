@@ -229,7 +229,7 @@ class Volume:
             keep = is_uniform(data, 0 if fill is None else fill) and self._exists(unit, level)
             array = array.with_config({"write_empty_chunks": keep})
             # zarr reads within a shard that the array's end cuts, and wants its own buffers for that
-            own = not facts.sharded or data.shape == facts.unit_shape
+            own = array.shards is None or data.shape == facts.unit_shape
             array.set_basic_selection(grid.slices(unit), data, prototype=prototype() if own else None)
 
     def unit_stamp(self, unit: int, level: int = 0) -> str | None:

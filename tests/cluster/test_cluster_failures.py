@@ -203,6 +203,33 @@ def test_one_unit_alone(tmp_path: Path) -> None:
         dict(AloneExecutor("sum", "b", GIB).run("sum", hungry, work, halve=in_two))
 
 
+def test_receipts_that_do_not_fit_are_recalled_before_their_units_are_done_anew(tmp_path: Path) -> None:
+    folder, tried = tmp_path / "r", []
+
+    def made(now: int) -> dict[str, object]:
+        tried.append(now)
+        if now == 2:
+            raise KeyboardInterrupt
+        return {"at": now}
+
+    def run(now: int, executor: Executor) -> None:
+        fits = lambda _, receipt: receipt["at"] == now  # noqa: E731
+        dict(executor.run("sq", made, {"a": (now,)}, folder, valid=fits))
+
+    # Another file has it, and its name comes last.
+    with pytest.raises(Ended):
+        run(1, ArrayExecutor("sq", 0, 1, GIB))
+    with pytest.raises(KeyboardInterrupt):
+        run(2, InlineExecutor(1, GIB))
+    for now in (1, 1, 3, 3, 1):
+        run(now, InlineExecutor(1, GIB))
+    assert tried == [1, 2, 1, 3, 1]
+    # As before there were recalls: the last of several is recalled, and none before it comes to light.
+    lines = [(b"receipt", 1), (b"receipt", 2), (b"recalled", 2)]
+    (folder / "old.jsonl").write_bytes(b"".join(b'{"unit":"a","%s":{"at":%d}}\n' % line for line in lines))
+    assert receipts.read(folder, "old") == {}
+
+
 def test_a_process_that_is_gone_is_told_from_one_elsewhere() -> None:
     assert not is_gone(this_worker()) and not is_gone("elsewhere:1")
     assert is_gone(this_worker().rpartition(":")[0] + ":4194305")

@@ -16,6 +16,7 @@ from overseg.cluster import executor as executors
 from overseg.errors import InputError, LockedError, PlanError, ResourceError, TaskError
 from overseg.measure import generate_tissue, simulate_splits
 from overseg.pipeline import cut, scan, scantask, work
+from overseg.pipeline import plan as plan_module
 from overseg.pipeline.cut import Cut, halved
 from overseg.pipeline.halves import halving, paths_in_order
 from overseg.settings import Settings
@@ -216,6 +217,37 @@ def test_a_unit_of_an_arrays_writing_alone(calm, volume: Path, monkeypatch: pyte
     assert not list((volume / ".overseg" / "lock").iterdir())
     with pytest.raises(InputError, match="nothing left"):
         jobarray.again(folder, unit.strip("'"))
+
+
+@pytest.mark.parametrize("how", ["killed", "an array"])
+def test_what_comes_back_as_it_was_is_not_taken_for_what_it_was_in_between(
+    calm, volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """With its old sizes and times, as from a copy: the tables are of the voxels in between."""
+    usual = scan.scan_task
+
+    def dies(*args: object) -> object:
+        if len(args) < 5:  # a unit of the scan, once its tables are written
+            usual(*args)
+        raise KeyboardInterrupt
+
+    def killed(module: object, name: str) -> None:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(module, name, dies)
+            overseg.plan(volume)
+
+    if how == "killed":
+        killed(plan_module, "reconcile_volume")
+    else:
+        jobarray.prepare_plan(volume, 1)
+        jobarray.plan_task(volume, 0)
+    shutil.copytree(volume, tmp_path / "saved")
+    array = zarr.open_array(str(volume))
+    array[:] = calm[2] + (calm[2] > 0)
+    killed(*((scan, "scan_task") if how == "killed" else (plan_module, "reconcile_volume")))
+    shutil.rmtree(volume)
+    shutil.copytree(tmp_path / "saved", volume)
+    assert overseg.plan(volume).hash == calm[1]
 
 
 def test_follow_tells_what_the_log_has(calm, volume: Path) -> None:

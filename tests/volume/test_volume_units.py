@@ -27,6 +27,7 @@ LAYOUTS = {
     "v3 single layers": {"zarr_format": 3, "chunks": (1, 20, 21)},
     "v3 shards": {"zarr_format": 3, "chunks": (2, 4, 4), "shards": (4, 8, 8)},
     "v3 one shard": {"zarr_format": 3, "chunks": (1, 8, 8), "shards": (8, 24, 24)},
+    "v3 shards of one chunk": {"zarr_format": 3, "chunks": (4, 8, 8), "shards": (4, 8, 8)},
 }
 Make = Callable[..., tuple[Path, np.ndarray]]
 
