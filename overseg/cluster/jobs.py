@@ -51,9 +51,10 @@ class Jobs:
     def __init__(self, cluster: Any, settings: ClusterSettings, card_job: dict[str, Any], logs: Path) -> None:
         self._cluster, self._settings, self._logs = cluster, settings, logs
         self._name = str(cluster.job_name)
+        job_cls, options = queues.impatient(cluster.job_cls), cluster.new_spec["options"]
         self._specs = {
-            "job": dict(cluster.new_spec),
-            "card": {"cls": cluster.job_cls, "options": {**cluster.new_spec["options"], **card_job}},
+            "job": {"cls": job_cls, "options": options},
+            "card": {"cls": job_cls, "options": {**options, **card_job}},
         }
         self._left = 0
         self._count = 0

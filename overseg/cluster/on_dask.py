@@ -99,8 +99,8 @@ class DaskExecutor(Executor):
                     watch.died()
                     yield from self._bereaved(batch, batch.together(future, error), error)
                     continue
-                watch.progressed()
-                if outcome is not None:
+                if outcome is not None:  # else it was called back, or its worker does not hand it over
+                    watch.progressed()
                     yield outcome
         finally:
             if batch.left:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
+import signal
 import subprocess
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 _TIMEOUT = 30.0  # seconds; a busy controller may take long, and then is asked again
+_SUBMITS = 120.0  # seconds for a job to be submitted or cancelled, which is not to be done twice
 _NOBODY = re.compile(r"unknown job|has finished|not found", re.IGNORECASE)
 _OVER = {"C", "F", "X", "DONE", "EXIT"}  # PBS and LSF remember jobs for a while
 
@@ -79,6 +84,37 @@ def try_script(script: str) -> tuple[bool, str] | None:
         return None
     said = " ".join(done.stderr.split())
     return "allocation failure" in said and not PASSING.search(said), said
+
+
+def impatient(job_cls: Any) -> Any:
+    """The same class of jobs, whose commands are ended when they do not come to an end.
+
+    dask-jobqueue waits for them as long as it takes, and some (`bsub`) as long as their system is down.
+
+    Parameters
+    ----------
+    job_cls : type of dask_jobqueue.core.Job
+    """
+
+    class Impatient(job_cls):  # type: ignore[misc]
+        @staticmethod
+        async def _call(cmd: list[str], *, shell: bool = False, **options: Any) -> str:
+            start: Any = asyncio.create_subprocess_shell if shell else asyncio.create_subprocess_exec
+            pipe = asyncio.subprocess.PIPE
+            process = await start(*cmd, stdout=pipe, stderr=pipe, start_new_session=True, **options)
+            try:
+                out, err = await asyncio.wait_for(process.communicate(), _SUBMITS)
+            except TimeoutError:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise RuntimeError(f"timed out, without an answer for {_SUBMITS:.0f} seconds") from None
+            if process.returncode:
+                words = err.decode(errors="replace")
+                raise RuntimeError(f"{shlex.join(cmd)}: exit code {process.returncode}, stderr: {words}")
+            said: str = out.decode(errors="replace")
+            return said
+
+    return Impatient
 
 
 async def ask(kind: str, name: str, ids: Collection[str]) -> dict[str, Entry] | str:

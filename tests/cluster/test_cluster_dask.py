@@ -59,6 +59,12 @@ def waits(x: int) -> dict[str, object]:
     return {"x": x}
 
 
+def stands_still(x: int) -> dict[str, object]:
+    """Its worker, soon after it is done, and for some seconds."""
+    os.system(f"(sleep 0.4; kill -STOP {os.getpid()}; sleep 5; kill -CONT {os.getpid()}) &")
+    return {"x": x}
+
+
 def refuses(x: int) -> dict[str, object]:
     if x == 2:
         raise InputError("two is not allowed", where="x", remedy="take three")
@@ -178,6 +184,19 @@ def test_no_worker_is_not_waited_for_in_silence(cluster: LocalCluster) -> None:
             time.sleep(0.05)
         with pytest.raises(ResourceError, match="no Dask worker"):
             dict(DaskExecutor(client, 1, GIB, patience=0.1).run("sq", square, {"1": (1,)}))
+
+
+def test_a_worker_that_stands_still_with_a_result_is_not_waited_for_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overseg.cluster.watch._FIRST_WORD", 1.5)
+    with open_executor(TWO, tasks_hint=2) as ex:
+        ex.log_to(tmp_path)
+        found = ex.run("still", stands_still, {str(i): (i,) for i in range(2)})
+        first = next(found)
+        time.sleep(1.2)  # meanwhile the other worker, which has the other result, stops
+        assert dict([first, *found]).keys() == {"0", "1"}
+    assert '"waiting"' in (tmp_path / "events.jsonl").read_text()
 
 
 def test_wrong_clients_and_addresses_are_refused() -> None:

@@ -6,11 +6,13 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 import types
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from distributed import LocalCluster
 
@@ -153,6 +155,27 @@ def test_a_machine_without_a_batch_system_is_told_so(tmp_path: Path, monkeypatch
         pass
     assert "sbatch is not found" in caught.value.what
     assert "login node" in str(caught.value.remedy) and "queue" not in str(caught.value.remedy)
+
+
+@pytest.mark.cluster
+def test_a_batch_system_that_never_answers_is_not_waited_for_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `bsub` where the system is down."""
+    for name, does in (("sbatch", "sleep 50"), ("squeue", ""), ("scancel", "sleep 50")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho still trying >&2\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(queues, "_SUBMITS", 0.5)
+    begin = time.monotonic()
+    with (
+        pytest.raises(ResourceError, match=r"no Dask worker .* 1 seconds; .* timed out"),
+        on_jobs.opened(settings(kind="slurm", patience="00:00:01"), tmp_path / "jobs") as ex,
+    ):
+        dict(ex.run("never", dict, {"1": ()}))
+    assert "sbatch refuses: timed out" in caplog.text
+    assert time.monotonic() - begin < 40
+    assert not any(str(tmp_path) in str(each.info["cmdline"]) for each in psutil.process_iter(["cmdline"]))
 
 
 @pytest.mark.cluster
