@@ -186,6 +186,10 @@ def test_no_worker_is_not_waited_for_in_silence(cluster: LocalCluster) -> None:
             dict(DaskExecutor(client, 1, GIB, patience=0.1).run("sq", square, {"1": (1,)}))
 
 
+def stopped() -> set[str]:
+    return {str(each.pid) for each in children() if each.status() == psutil.STATUS_STOPPED}
+
+
 def test_a_worker_that_stands_still_with_a_result_is_not_waited_for_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +198,10 @@ def test_a_worker_that_stands_still_with_a_result_is_not_waited_for_in_silence(
         ex.log_to(tmp_path)
         found = ex.run("still", stands_still, {str(i): (i,) for i in range(2)})
         first = next(found)
-        time.sleep(1.2)  # meanwhile the other worker, which has the other result, stops
+        mine = str(first[1]["worker"]).rpartition(":")[2]
+        end = time.monotonic() + 20
+        while time.monotonic() < end and not stopped() - {mine}:  # the other worker, with the other result
+            time.sleep(0.1)
         assert dict([first, *found]).keys() == {"0", "1"}
     assert '"waiting"' in (tmp_path / "events.jsonl").read_text()
 

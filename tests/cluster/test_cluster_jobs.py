@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 import types
 import urllib.request
 from pathlib import Path
@@ -167,14 +166,12 @@ def test_a_batch_system_that_never_answers_is_not_waited_for_in_silence(
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(queues, "_SUBMITS", 0.5)
-    begin = time.monotonic()
     with (
         pytest.raises(ResourceError, match=r"no Dask worker .* 1 seconds; .* timed out"),
         on_jobs.opened(settings(kind="slurm", patience="00:00:01"), tmp_path / "jobs") as ex,
     ):
         dict(ex.run("never", dict, {"1": ()}))
     assert "sbatch refuses: timed out" in caplog.text
-    assert time.monotonic() - begin < 40
     assert not any(str(tmp_path) in str(each.info["cmdline"]) for each in psutil.process_iter(["cmdline"]))
 
 
