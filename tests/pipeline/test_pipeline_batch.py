@@ -427,3 +427,42 @@ def test_half_a_unit_alone(volume: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert unit.count("half 1") > 1
     part = jobarray.again(folder, unit.strip("'"))
     assert (part.step, part.units) == ("score", 1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_units_that_failed_with_half_of_their_work_done_are_done_again(
+    calm, volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """All of it, or what a half of it would have done; some run out of memory and are halved after that."""
+    whole = overseg.plan(volume, out=tmp_path / "calm", kind="both", workers=1)
+    overseg.apply(whole.path, workers=1)
+    corrected = voxels(volume)
+    overseg.undo(whole.path, workers=1)
+    usual, rng = executors.Executor.run, np.random.default_rng(seed)
+    failed: dict[tuple[str, str], int] = {}
+    in_a_row = [0]
+
+    def run(self, step, fn, units, *more, halve=None, **others):
+        def stumbles(*args: object) -> object:
+            key = step, repr(args)
+            if in_a_row[0] == 3 or failed.get(key, 0) == 2 or rng.random() < 0.7:
+                in_a_row[0] = 0
+                return fn(*args)
+            in_a_row[0] += 1
+            failed[key] = failed.get(key, 0) + 1
+            large = halve is not None and can_be_halved(step, args, halve)
+            some = list(halve("", args).values()) if large and step != "scan" else [args]
+            fn(*some[int(rng.integers(len(some)))])
+            raise MemoryError if large and rng.random() < 0.5 else OSError(5, "Input/output error")
+
+        return usual(self, step, stumbles, units, *more, halve=halve, **others)
+
+    monkeypatch.setattr(executors.Executor, "run", run)
+    plan = overseg.plan(volume, out=tmp_path / "tired", kind="both", workers=1)
+    assert plan.hash == whole.hash
+    overseg.apply(plan.path, workers=1)
+    np.testing.assert_array_equal(voxels(volume), corrected)
+    assert overseg.verify(plan.path, workers=1).ok
+    overseg.undo(plan.path, workers=1)
+    np.testing.assert_array_equal(voxels(volume), calm[2])
+    assert {"scan", "write", "undo"} <= {step for step, _ in failed}
