@@ -21,7 +21,7 @@ from overseg.pipeline.cut import Cut, halved
 from overseg.pipeline.halves import halving, paths_in_order
 from overseg.settings import Settings
 from overseg.views.follow import follow
-from overseg.volume import open_volume
+from overseg.volume import Volume, open_volume
 
 
 @pytest.fixture(autouse=True)
@@ -248,6 +248,37 @@ def test_what_comes_back_as_it_was_is_not_taken_for_what_it_was_in_between(
     shutil.rmtree(volume)
     shutil.copytree(tmp_path / "saved", volume)
     assert overseg.plan(volume).hash == calm[1]
+
+
+def test_what_is_stored_anew_while_it_is_read_is_read_again(
+    calm, volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a task that stood still meanwhile would write old tables over those that others made since."""
+    usual, changes, stopped = Volume.read_unit, [1], {}
+
+    def read_unit(self: Volume, unit: int, level: int = 0) -> np.ndarray:
+        found = usual(self, unit, level)
+        if changes:
+            changes.clear()
+            zarr.open_array(str(volume))[:] = calm[2] + (calm[2] > 0)
+            overseg.plan(volume, out=tmp_path / "p")
+            folder = tmp_path / "p" / "run" / "scan"
+            stopped.update({path: path.read_bytes() for path in folder.glob("*.tables")})
+        return found
+
+    jobarray.prepare_plan(volume, 1, out=tmp_path / "p")
+    task = next(
+        iter(Cut(open_volume(volume), Settings(), 1 << 30, 1, tmp_path / "p/run/scan", None).tasks.values())
+    )
+    monkeypatch.setattr(Volume, "read_unit", read_unit)
+    with pytest.raises(TaskError, match="stored anew"):
+        scan.scan_task(open_volume(volume), task, str(tmp_path / "p" / "run" / "scan"))
+    assert stopped and all(path.read_bytes() == data for path, data in stopped.items())
+    wanted = overseg.load(tmp_path / "p").hash
+    assert wanted != calm[1]
+    changes.append(1)
+    zarr.open_array(str(volume))[:] = calm[2]
+    assert overseg.plan(volume, out=tmp_path / "q").hash == wanted
 
 
 def test_follow_tells_what_the_log_has(calm, volume: Path) -> None:
