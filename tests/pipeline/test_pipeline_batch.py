@@ -13,6 +13,7 @@ import zarr
 import overseg
 from overseg import jobarray
 from overseg.cluster import executor as executors
+from overseg.cluster.failures import this_worker
 from overseg.errors import InputError, LockedError, PlanError, ResourceError, TaskError
 from overseg.measure import generate_tissue, simulate_splits
 from overseg.pipeline import cut, scan, scantask, work
@@ -296,6 +297,14 @@ def test_follow_tells_what_the_log_has(calm, volume: Path) -> None:
     log.write_text("\n".join(events[:-1]).replace(f":{__import__('os').getpid()}", ":4194305") + '\n{"ti')
     told = follow(place, lambda *step: None, lines.append, wait=lambda _: None)
     assert "gone" in told["why"]
+    # On another machine nobody sees whether it is there; but it is not waited for in silence.
+    here, there = this_worker(), "far:1"
+    log.write_text("\n".join(events[:-1]).replace(here, there) + "\n")
+    waits = [None] * 1300
+    with pytest.raises(IndexError):
+        follow(place, lambda *step: None, lines.append, wait=lambda _: waits.pop())
+    quiet = [f"nothing is heard for {n} minutes; see whether process {there} is there" for n in (5, 10)]
+    assert [line for line in lines if "nothing" in line] == quiet
     with pytest.raises(PlanError, match="no log"):
         follow(volume, lambda *step: None, lines.append)
 
