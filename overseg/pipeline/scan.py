@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from overseg.errors import DamagedError
+from overseg.errors import DamagedError, TaskError
 from overseg.kernels.scan import Scanner
 from overseg.kernels.scan_gpu import CardScanner, find_cupy
 from overseg.pipeline.edges import Edges, Touching, edge_path
@@ -70,6 +70,8 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
         If a unit holds labels that are none; the unit is named.
     StorageError
         If the volume cannot be read or the folder cannot be written.
+    TaskError
+        If a unit was stored anew meanwhile; nothing is written then.
     """
     begin = time.perf_counter()
     stamps = stamps_of(vol, _units(task))
@@ -100,6 +102,7 @@ def scan_task(vol: Volume, task: ScanTask, out_dir: str, device: str = "cpu") ->
             del data, part
         for scanner in scanners:
             scanner.step()
+    _refuse_changed(vol, stamps)
     path = folder / f"{task.name}.tables"
     tables = {t: scanner.tables() for t, scanner in zip(task.time_points, scanners, strict=True)}
     if touching is not None:
@@ -139,6 +142,22 @@ def receipt_fits(vol: Volume, task: ScanTask, receipt: Mapping[str, Any], out_di
 def unit_stamps(vol: Volume, task: ScanTask) -> str | None:
     """One mark of the stored bytes of all units of a task; None where the store cannot say."""
     return mark_of(stamps_of(vol, _units(task)))
+
+
+def _refuse_changed(vol: Volume, stamps: Mapping[int, str] | None) -> None:
+    """See that no unit was stored anew since its stamp was taken.
+
+    A task that stood still would write what it read long ago over what others read since, whose receipts are
+    valid. (An object store would be asked as often as it was read from.)
+    """
+    now = stamps_of(vol, stamps) if stamps is not None and vol.place.local else stamps
+    if now != stamps:
+        changed = next(unit for unit, stamp in (now or {}).items() if (stamps or {})[unit] != stamp)
+        raise TaskError(
+            "voxels were stored anew while they were read",
+            where=vol.unit_name(changed),
+            remedy="plan when nobody writes to the volume: run the same command again, what is done is kept",
+        )
 
 
 def _units(task: ScanTask) -> list[int]:

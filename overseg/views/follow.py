@@ -14,6 +14,7 @@ from overseg.errors import PlanError
 Progress = Callable[[str, int, int], None]
 
 _LOOK = 0.5  # seconds between looks
+_QUIET = 300.0  # seconds without an event, after which that is said
 _GOES_ON = "the same command goes on where it stopped"
 
 
@@ -84,6 +85,12 @@ class _Log:
         if take is not None:
             take(event)
 
+    def quiet(self, seconds: float) -> None:
+        """Nothing happened for so long."""
+        self._say(
+            f"nothing is heard for {seconds / 60:.0f} minutes; see whether process {self.driver} is there"
+        )
+
     def _begin(self, event: dict[str, Any]) -> None:
         self.said["command"] = event.get("command")
         self._running += 1
@@ -132,10 +139,14 @@ class _Log:
 
 def _more(file: BinaryIO, log: _Log, wait: Callable[[float], None]) -> Iterator[dict[str, Any]]:
     """Events as they come, until the command ends."""
+    looks = 0
     while not log.ended:
         found = _tail(file)
         yield from found
+        looks = 0 if found else looks + 1
         if not found:
+            if looks * _LOOK % _QUIET == 0:  # of a driver on another machine nobody can tell
+                log.quiet(looks * _LOOK)
             if is_gone(log.driver):
                 log.take(
                     {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FOLDER = ".overseg/lock"
 _TRIES = 5
+_LOOKS, _SOON = 5, 0.2  # at a lock that somebody tries to take over, and seconds in between
 _ARRAY = "job array"  # in the place of a machine: held by processes that come and go
 
 
@@ -81,6 +82,12 @@ class Lock:
     generation: int
     token: str
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the lock's file still says what it must."""
+        owner = _read(self.volume.files, self.generation)
+        return owner is not None and owner.token == self.token
+
     def check(self) -> None:
         """Make sure that the lock is still held; called before each write.
 
@@ -89,22 +96,23 @@ class Lock:
         LockedError
             If another run took it over.
         """
-        files = self.volume.files
-        owner = _read(files, self.generation)
-        if owner is None or owner.token != self.token or files.read(_key(self.generation + 1)) is not None:
-            raise LockedError(
-                "this run no longer holds the volume: another run took the lock over",
-                where=self.volume.location,
-                remedy="nothing more was written. If that run still goes on, let it finish: `overseg show "
-                "VOLUME` tells. A job array that was undone begins again with --prepare",
-            )
+        for _ in range(_LOOKS):
+            if not self.is_there:
+                break
+            if self.volume.files.read(_key(self.generation + 1)) is None:
+                return
+            time.sleep(_SOON)  # who came too late to take it over takes that file away again
+        raise LockedError(
+            "this run no longer holds the volume: another run took the lock over",
+            where=self.volume.location,
+            remedy="nothing more was written. If that run still goes on, let it finish: `overseg show "
+            "VOLUME` tells. A job array that was undone begins again with --prepare",
+        )
 
     def release(self) -> None:
         """Hold the volume no more. Nothing happens if another run took it over."""
-        files = self.volume.files
-        owner = _read(files, self.generation)
-        if owner is not None and owner.token == self.token:
-            files.delete(_key(self.generation))
+        if self.is_there:
+            self.volume.files.delete(_key(self.generation))
 
 
 @contextmanager
@@ -170,19 +178,23 @@ def hold(volume: Volume, array: str, *, break_lock: bool = False) -> Lock:
 def _acquire(volume: Volume, me: Owner, break_lock: bool) -> Lock:
     files = volume.files
     for _ in range(_TRIES):
-        highest = max(_generations(files), default=0)
-        before = _read(files, highest) if highest else None
-        if before is not None:
-            _refuse_if_held(before, me, volume, break_lock)
+        before = {generation: _read(files, generation) for generation in _generations(files)}
+        highest = max(before, default=0)
+        for generation in sorted(before, reverse=True):  # one above may be of who died as he came too late
+            owner = before[generation]
+            if owner is not None:
+                _refuse_if_held(owner, me, volume, break_lock)
         if not files.create(_key(highest + 1), json.dumps(asdict(me)).encode()):
             continue  # another run was faster: look again
-        # A lock below must still be the one that was judged; one above means that we came late.
-        now = _read(files, highest) if highest else None
-        if max(_generations(files), default=0) == highest + 1 and (now is None or now == before):
-            for generation in range(1, highest + 1):
+        # Locks below must still be those that were there; one above means that we came late. Also below there
+        # may be a new one: who holds generation 1 began when all were given back, and is not to be robbed.
+        now = {each: _read(files, each) for each in _generations(files) if each != highest + 1}
+        lock = Lock(volume, highest + 1, me.token)
+        if lock.is_there and all(each in before and it in (None, before[each]) for each, it in now.items()):
+            for generation in now:
                 files.delete(_key(generation))
-            return Lock(volume, highest + 1, me.token)
-        files.delete(_key(highest + 1))
+            return lock
+        lock.release()
     raise LockedError(
         "several runs are trying to take this volume at once",
         where=volume.location,

@@ -13,6 +13,7 @@ import zarr
 import overseg
 from overseg import jobarray
 from overseg.cluster import executor as executors
+from overseg.cluster.failures import this_worker
 from overseg.errors import InputError, LockedError, PlanError, ResourceError, TaskError
 from overseg.measure import generate_tissue, simulate_splits
 from overseg.pipeline import cut, scan, scantask, work
@@ -21,7 +22,7 @@ from overseg.pipeline.cut import Cut, halved
 from overseg.pipeline.halves import halving, paths_in_order
 from overseg.settings import Settings
 from overseg.views.follow import follow
-from overseg.volume import open_volume
+from overseg.volume import Volume, open_volume
 
 
 @pytest.fixture(autouse=True)
@@ -250,6 +251,37 @@ def test_what_comes_back_as_it_was_is_not_taken_for_what_it_was_in_between(
     assert overseg.plan(volume).hash == calm[1]
 
 
+def test_what_is_stored_anew_while_it_is_read_is_read_again(
+    calm, volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a task that stood still meanwhile would write old tables over those that others made since."""
+    usual, changes, stopped = Volume.read_unit, [1], {}
+
+    def read_unit(self: Volume, unit: int, level: int = 0) -> np.ndarray:
+        found = usual(self, unit, level)
+        if changes:
+            changes.clear()
+            zarr.open_array(str(volume))[:] = calm[2] + (calm[2] > 0)
+            overseg.plan(volume, out=tmp_path / "p")
+            folder = tmp_path / "p" / "run" / "scan"
+            stopped.update({path: path.read_bytes() for path in folder.glob("*.tables")})
+        return found
+
+    jobarray.prepare_plan(volume, 1, out=tmp_path / "p")
+    task = next(
+        iter(Cut(open_volume(volume), Settings(), 1 << 30, 1, tmp_path / "p/run/scan", None).tasks.values())
+    )
+    monkeypatch.setattr(Volume, "read_unit", read_unit)
+    with pytest.raises(TaskError, match="stored anew"):
+        scan.scan_task(open_volume(volume), task, str(tmp_path / "p" / "run" / "scan"))
+    assert stopped and all(path.read_bytes() == data for path, data in stopped.items())
+    wanted = overseg.load(tmp_path / "p").hash
+    assert wanted != calm[1]
+    changes.append(1)
+    zarr.open_array(str(volume))[:] = calm[2]
+    assert overseg.plan(volume, out=tmp_path / "q").hash == wanted
+
+
 def test_follow_tells_what_the_log_has(calm, volume: Path) -> None:
     place = overseg.plan(volume).path
     overseg.apply(place, workers=1)
@@ -265,6 +297,14 @@ def test_follow_tells_what_the_log_has(calm, volume: Path) -> None:
     log.write_text("\n".join(events[:-1]).replace(f":{__import__('os').getpid()}", ":4194305") + '\n{"ti')
     told = follow(place, lambda *step: None, lines.append, wait=lambda _: None)
     assert "gone" in told["why"]
+    # On another machine nobody sees whether it is there; but it is not waited for in silence.
+    here, there = this_worker(), "far:1"
+    log.write_text("\n".join(events[:-1]).replace(here, there) + "\n")
+    waits = [None] * 1300
+    with pytest.raises(IndexError):
+        follow(place, lambda *step: None, lines.append, wait=lambda _: waits.pop())
+    quiet = [f"nothing is heard for {n} minutes; see whether process {there} is there" for n in (5, 10)]
+    assert [line for line in lines if "nothing" in line] == quiet
     with pytest.raises(PlanError, match="no log"):
         follow(volume, lambda *step: None, lines.append)
 
@@ -427,3 +467,42 @@ def test_half_a_unit_alone(volume: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert unit.count("half 1") > 1
     part = jobarray.again(folder, unit.strip("'"))
     assert (part.step, part.units) == ("score", 1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_units_that_failed_with_half_of_their_work_done_are_done_again(
+    calm, volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """All of it, or what a half of it would have done; some run out of memory and are halved after that."""
+    whole = overseg.plan(volume, out=tmp_path / "calm", kind="both", workers=1)
+    overseg.apply(whole.path, workers=1)
+    corrected = voxels(volume)
+    overseg.undo(whole.path, workers=1)
+    usual, rng = executors.Executor.run, np.random.default_rng(seed)
+    failed: dict[tuple[str, str], int] = {}
+    in_a_row = [0]
+
+    def run(self, step, fn, units, *more, halve=None, **others):
+        def stumbles(*args: object) -> object:
+            key = step, repr(args)
+            if in_a_row[0] == 3 or failed.get(key, 0) == 2 or rng.random() < 0.7:
+                in_a_row[0] = 0
+                return fn(*args)
+            in_a_row[0] += 1
+            failed[key] = failed.get(key, 0) + 1
+            large = halve is not None and can_be_halved(step, args, halve)
+            some = list(halve("", args).values()) if large and step != "scan" else [args]
+            fn(*some[int(rng.integers(len(some)))])
+            raise MemoryError if large and rng.random() < 0.5 else OSError(5, "Input/output error")
+
+        return usual(self, step, stumbles, units, *more, halve=halve, **others)
+
+    monkeypatch.setattr(executors.Executor, "run", run)
+    plan = overseg.plan(volume, out=tmp_path / "tired", kind="both", workers=1)
+    assert plan.hash == whole.hash
+    overseg.apply(plan.path, workers=1)
+    np.testing.assert_array_equal(voxels(volume), corrected)
+    assert overseg.verify(plan.path, workers=1).ok
+    overseg.undo(plan.path, workers=1)
+    np.testing.assert_array_equal(voxels(volume), calm[2])
+    assert {"scan", "write", "undo"} <= {step for step, _ in failed}

@@ -17,7 +17,8 @@ import pytest
 from overseg.errors import LockedError
 from overseg.volume import Volume
 from overseg.volume.create import create_labels
-from overseg.volume.lock import FOLDER, Owner, locked
+from overseg.volume.files import LocalFiles
+from overseg.volume.lock import FOLDER, Owner, _acquire, _this_process, locked
 
 KEY = f"{FOLDER}/00000001"
 
@@ -111,6 +112,51 @@ def test_the_robbed_notice(volume: Volume, owner: Owner) -> None:
         volume.files.create(f"{FOLDER}/00000002", json.dumps(asdict(owner)).encode())
         with pytest.raises(LockedError, match="no longer holds"):
             lock.check()
+
+
+def test_a_holder_is_not_robbed_by_who_looked_before_all_was_given_back(
+    volume: Volume, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It saw a dead owner at 3. By now that is taken over and given back, and another holds 1."""
+    text = json.dumps(asdict(replace(owner, pid=2**22 + 1))).encode()
+    volume.files.write(f"{FOLDER}/00000003", text)
+    usual, held_by = LocalFiles.create, []
+
+    def late(self: LocalFiles, key: str, data: bytes) -> bool:
+        monkeypatch.setattr(LocalFiles, "create", usual)
+        with locked(volume):
+            pass
+        held_by.append(_acquire(volume, _this_process(), False))
+        return usual(self, key, data)
+
+    monkeypatch.setattr(LocalFiles, "create", late)
+    with pytest.raises(LockedError, match="another run is writing"), locked(volume):
+        pass
+    held_by[0].check()
+    assert held(volume) == [KEY]
+
+
+@pytest.mark.parametrize("above", ["dead", "half-written"])
+def test_a_holder_below_a_lock_that_is_nobodys_is_not_robbed(
+    volume: Volume, owner: Owner, above: str
+) -> None:
+    """Who came too late to take over died before he could take his file away again, or just writes it."""
+    text = json.dumps(asdict(replace(owner, pid=2**22 + 1))) if above == "dead" else '{"host": '
+    with locked(volume):
+        volume.files.write(f"{FOLDER}/00000002", text.encode())
+        with pytest.raises(LockedError, match="another run is writing"), locked(volume):
+            pass
+        assert KEY in held(volume)
+
+
+def test_who_comes_too_late_to_take_over_disturbs_nobody(
+    volume: Volume, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = f"{FOLDER}/00000002"
+    with locked(volume) as lock:
+        volume.files.create(second, json.dumps(asdict(owner)).encode())
+        monkeypatch.setattr("time.sleep", lambda _: volume.files.delete(second))
+        lock.check()
 
 
 def test_of_many_who_try_one_wins(volume: Volume, owner: Owner) -> None:
