@@ -38,8 +38,8 @@ class OversegError(Exception):
 
 
 def command_line(*words: object) -> str:
-    """A command of ours as a remedy names it: it can be copied, whatever stands in a path."""
-    return f"`{shlex.join(['overseg', *map(str, words)])}`"
+    """A command of ours that can be copied, whatever stands in a path."""
+    return shlex.join(["overseg", *map(str, words)])
 
 
 def more_memory(least: int | None = None) -> str:

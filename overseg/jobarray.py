@@ -272,12 +272,12 @@ def _repeat(asked: Request, folder: Path, executor: Any, progress: Progress | No
     _, run = build()
     plan = read_plan(folder)
     volume = open_plan_volume(plan, lifecycle.volume_of(folder))
-    if asked.verb == "apply" and (array := batch.holding(folder, volume)) is not None:
+    if asked.verb != "apply":
+        undo(folder, run, executor=executor, progress=progress, volume=volume, plan=plan)
+    elif (array := batch.holding(folder, volume)) is not None:
         batch.write_units(folder, plan, volume, array, executor, progress)
-    elif asked.verb == "apply":
-        apply(folder, run, executor, progress=progress, volume=volume, allow_partial=True)
     else:
-        undo(folder, run, executor=executor, progress=progress, volume=volume)
+        apply(folder, run, executor, progress=progress, volume=volume, plan=plan, allow_partial=True)
 
 
 def _open(volume: Any, settings: Settings) -> Volume:

@@ -9,6 +9,7 @@ import typer
 from overseg.cli import pages, text
 from overseg.cli.command import Answer, command
 from overseg.cli.options import BACKGROUND, COST, LABEL, VOXEL_SIZE
+from overseg.errors import command_line
 
 _PANEL = "Look and convert"
 
@@ -76,6 +77,6 @@ def convert(
 
     said = convert(source, destination, **options)
     lost = [] if said["voxel_size_kept"] else [f"{said['format']} files keep no voxel size: note it down"]
-    following = text.steps(("look at it", text.line("show", said["output"])))
+    following = text.steps(("look at it", command_line("show", said["output"])))
     zarr = following if "zarr" in said["format"] else []
     return Answer(said, text.warning_lines(lost) + text.facts(said) + zarr)

@@ -11,7 +11,7 @@ import typer
 from overseg.cli import text
 from overseg.cli.command import Answer, command
 from overseg.cli.options import BACKGROUND, LABEL, VOXEL_SIZE
-from overseg.errors import InputError
+from overseg.errors import InputError, command_line
 
 _PANEL = "Measure and learn"
 
@@ -65,13 +65,13 @@ def simulate(
         said["cuts"] = len(truth.cuts)
         # Which parts were joined shows only beside the volume as it was broken.
         fixed = Path(out).with_suffix(".fixed.zarr")
-        correct = text.line("correct", out, "--kind", kind, "--output", fixed)
-        score = text.line("evaluate", fixed, beside, "--broken", out)
+        correct = command_line("correct", out, "--kind", kind, "--output", fixed)
+        score = command_line("evaluate", fixed, beside, "--broken", out)
     else:
         said["splits"] = len(truth.splits)
         said["natural_gaps"] = len(truth.natural)
         said["hard_gaps"] = len(truth.hard)
-        correct, score = text.line("correct", out), text.line("evaluate", out, beside)
+        correct, score = command_line("correct", out), command_line("evaluate", out, beside)
     following = text.steps(("correct it", correct), ("score the result", score))
     return Answer(said, text.facts(said) + following)
 
@@ -115,7 +115,7 @@ def train(
     following = text.steps(
         (
             "use it",
-            text.line("correct", "VOLUME", *(["--kind", kind] if kind != "gap" else []), "--model", out),
+            command_line("correct", "VOLUME", *(["--kind", kind] if kind != "gap" else []), "--model", out),
         )
     )
     return Answer(said, text.facts(said) + following)
@@ -141,7 +141,7 @@ def _imported(file: str, out: str, volumes: bool, kind: str) -> Answer:
         "threshold": model.threshold,
         "licence": model.card["licence"],
     }
-    use = text.line("plan", "VOLUME", "--preset", "paper", "--model", out)
+    use = command_line("plan", "VOLUME", "--preset", "paper", "--model", out)
     return Answer(said, text.facts(said) + text.steps(("use it, for comparison", use)))
 
 

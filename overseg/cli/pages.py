@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from overseg.cli.text import facts, line, number, size, span, steps, table, warning_lines
+from overseg.cli.text import facts, number, size, span, steps, table, warning_lines
+from overseg.errors import command_line
 
 if TYPE_CHECKING:
     from overseg.pipeline.verify import Verification
@@ -61,7 +62,10 @@ def following(phase: str, place: object, partial: bool = False) -> list[str]:
     """What can be done with a plan in this phase; of a `partial` one nothing is begun unasked."""
     asked = ("--allow-partial",) if partial and phase in ("planned", "undone") else ()
     return steps(
-        *((purpose, line(name, *(asked if name == "apply" else ()), place)) for purpose, name in _NEXT[phase])
+        *(
+            (purpose, command_line(name, *(asked if name == "apply" else ()), place))
+            for purpose, name in _NEXT[phase]
+        )
     )
 
 
@@ -212,7 +216,7 @@ def volume(said: Mapping[str, Any]) -> list[str]:
         *facts(facts_of_it, 2),
         *_listed("levels", [_level(level) for level in said["levels"]]),
         *_listed("plans, the last one last", _indented(said["plans"])),
-        *steps(("find split cells, changing nothing", line("plan", said["location"]))),
+        *steps(("find split cells, changing nothing", command_line("plan", said["location"]))),
     ]
 
 

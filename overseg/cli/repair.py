@@ -11,7 +11,7 @@ import typer
 from overseg.cli import pages, text
 from overseg.cli.command import Answer, command
 from overseg.cli.options import CONFIG, COST, LABEL, RUNNING, SEMANTIC
-from overseg.errors import InputError
+from overseg.errors import InputError, command_line
 
 if TYPE_CHECKING:
     from overseg.jobarray import Part
@@ -99,8 +99,8 @@ def plan(
     said = made.summary()
     write = ("--allow-partial", made.path) if made.unread else (made.path,)
     following = text.steps(
-        ("look at it", text.line("show", made.path)),
-        ("write it into the volume", text.line("apply", *write)),
+        ("look at it", command_line("show", made.path)),
+        ("write it into the volume", command_line("apply", *write)),
     )
     partial = _partial(said) if made.unread else []
     return Answer(said, pages.numbers(said, planned=True) + partial + following, code=1 if partial else 0)
@@ -162,7 +162,7 @@ def correct(
         lines = [
             "",
             "Nothing was changed. The plan is kept.",
-            *text.steps(("write it", text.line("apply", done.path))),
+            *text.steps(("write it", command_line("apply", done.path))),
         ]
         return Answer(done.summary(), lines, code=1)
     return _corrected(done)

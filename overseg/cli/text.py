@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,11 +49,6 @@ def steps(*pairs: tuple[str, str]) -> list[str]:
     """What to do next: a purpose and a command line each."""
     wide = max(len(purpose) for purpose, _ in pairs)
     return ["", *(f"{purpose + ':':<{wide + 1}}  {line}" for purpose, line in pairs)]
-
-
-def line(*words: object) -> str:
-    """A command line that can be copied."""
-    return shlex.join(["overseg", *map(str, words)])
 
 
 def number(value: Any) -> str:

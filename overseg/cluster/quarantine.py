@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from overseg.cluster.failures import Failure
-from overseg.errors import OversegError
+from overseg.errors import OversegError, command_line
 
 FILE = "quarantine.jsonl"
 
@@ -50,7 +49,7 @@ def put_down(home: Path | None, step: str, failed: Mapping[str, Failure], total:
 
 def command(home: Path, step: str, unit: str) -> str:
     """The command line that runs one unit of a plan's folder alone."""
-    return shlex.join(["overseg", "again", str(home.parent), f"{step}/{unit}"])
+    return command_line("again", home.parent, f"{step}/{unit}")
 
 
 def _line(home: Path, step: str, unit: str, failure: Failure) -> dict[str, Any]:

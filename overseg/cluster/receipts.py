@@ -39,7 +39,7 @@ def read(folder: Path, step: str) -> dict[str, Receipt]:
         unit: receipt
         for found in files
         for unit, receipt in found.items()
-        if (unit, json.dumps(receipt)) not in recalled
+        if not recalled or (unit, json.dumps(receipt)) not in recalled
     }
 
 

@@ -155,7 +155,8 @@ def apply(
         sweep(volume, everywhere=False)  # no late run puts a state in place after the look
         state = read_state(volume)
         entry = entry_of(state, plan, folder, allow_partial)
-        sweep(volume, everywhere=entry.phase != APPLIED)
+        if entry.phase != APPLIED:
+            sweep(volume, everywhere=True)
         applying = Application(folder, plan, volume, state, entry, lock)
         written, voxels = applying.run(executor, progress)
     touched = sum(len(numbers) for numbers in applying.units.values())
@@ -228,13 +229,13 @@ def entry_of(state: State, plan: PlanData, folder: Path, allow_partial: bool = T
         raise PlanError(
             f"another plan was being {word} when its run ended",
             where=f"{state.location}, plan {last.place}",
-            remedy=f"finish it first: {command_line(command, last.place)}",
+            remedy=f"finish it first: `{command_line(command, last.place)}`",
         )
     if own is not None and own.phase == UNDOING:
         raise PlanError(
             "this plan is half undone",
             where=f"{state.location}, plan {folder}",
-            remedy=f"finish that first: {command_line('undo', folder)}; then it can be applied again",
+            remedy=f"finish that first: `{command_line('undo', folder)}`; then it can be applied again",
         )
     if own is None or own.phase == UNDONE:
         return Entry(plan.hash, str(folder), "planned", uuid.uuid4().hex[:12])

@@ -216,10 +216,9 @@ def write_units(
     folder: Path, plan: PlanData, volume: Volume, array: Array, executor: Executor, progress: Progress | None
 ) -> None:
     """Do those units of the array's step that are the executor's. Raises as `apply_task` does."""
-    lock = array.lock(volume)
-    lock.check()
     state = read_state(volume)
-    application = Application(folder, plan, volume, state, entry_of(state, plan, folder), lock)
+    entry = entry_of(state, plan, folder)
+    application = Application(folder, plan, volume, state, entry, array.lock(volume))
     job: Job = application.job
     units = {
         int(level): unit_list(plan, int(level), numbers, application.journal)

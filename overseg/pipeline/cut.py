@@ -83,13 +83,14 @@ class Cut:
         large = [name for name in left if predicted_peak(self.tasks[name]) > memory]
         if len(left) == len(self.tasks) and (large or len(left) < enough):
             return False
+        if not large:
+            return True
         while large:
             parts = self._halve(large.pop())
             if not parts:
                 return False
             large += [name for name, part in parts.items() if predicted_peak(part) > memory]
-            if not large:
-                self._write()
+        self._write()
         return True
 
     def _halve(self, name: str) -> dict[str, ScanTask]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-Args = tuple[Any, ...]
-Halve = Callable[[str, Args], Mapping[str, Args]]
+if TYPE_CHECKING:
+    from overseg.cluster.executor import Args, Halve
 
 
 def halving(batch: int = 1, path: int | None = None) -> Halve:

@@ -93,8 +93,8 @@ def refuse_unfinished(volume: Volume) -> None:
         raise PlanError(
             f"a plan is half {'undone' if last.phase == 'undoing' else 'applied'} on this volume",
             where=f"{volume.location}, plan {place}",
-            remedy=f"finish it with {command_line('apply', place)}, "
-            f"or go back with {command_line('undo', volume.location)}",
+            remedy=f"finish it with `{command_line('apply', place)}`, "
+            f"or go back with `{command_line('undo', volume.location)}`",
         )
 
 

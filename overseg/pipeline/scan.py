@@ -150,9 +150,10 @@ def _refuse_changed(vol: Volume, stamps: Mapping[int, str] | None) -> None:
     A task that stood still would write what it read long ago over what others read since, whose receipts are
     valid. (An object store would be asked as often as it was read from.)
     """
-    now = stamps_of(vol, stamps) if stamps is not None and vol.place.local else stamps
-    if now != stamps:
-        changed = next(unit for unit, stamp in (now or {}).items() if (stamps or {})[unit] != stamp)
+    if stamps is None or not vol.place.local:
+        return
+    changed = next((unit for unit, stamp in stamps.items() if vol.unit_stamp(unit) != stamp), None)
+    if changed is not None:
         raise TaskError(
             "voxels were stored anew while they were read",
             where=vol.unit_name(changed),

@@ -39,12 +39,13 @@ from overseg.pipeline.distances import batches as look_batches
 from overseg.pipeline.expected import OwnGaps, own_gaps
 from overseg.pipeline.firststage import First, Firsts, Wanted, first_task, save_candidates
 from overseg.pipeline.firststage import batches as first_batches
-from overseg.pipeline.halves import Halve, halving, paths_in_order
+from overseg.pipeline.halves import halving, paths_in_order
 from overseg.pipeline.lazy import Limits, certain, ranked
 from overseg.pipeline.plandata import Features
 
 if TYPE_CHECKING:
     from overseg.cluster import Executor
+    from overseg.cluster.executor import Halve
     from overseg.model import Model
     from overseg.model.mlp import Head
     from overseg.settings import Settings

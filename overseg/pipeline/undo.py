@@ -91,10 +91,10 @@ def undo(
         sweep(volume, everywhere=False)  # no late run puts a state in place after the look
         state = read_state(volume)
         entry = _entry(state, plan, volume, folder)
-        sweep(volume, everywhere=entry.phase != UNDONE)
         written = 0
         left: list[str] = []
         if entry.phase != UNDONE:
+            sweep(volume, everywhere=True)
             undoing = _Undo(folder, plan, volume, state, entry, lock)
             written, left = undoing.run(inline(executor), only_unchanged, progress)
     touched = int(plan.units.touched.sum())
@@ -123,7 +123,7 @@ def _entry(state: State, plan: PlanData, volume: Volume, folder: Path) -> Entry:
         raise PlanError(
             "a later plan was applied on top of this one and must be undone first",
             where=f"{volume.location}, later plan {last.place}",
-            remedy=f"{command_line('undo', last.place)}, then undo this one",
+            remedy=f"`{command_line('undo', last.place)}`, then undo this one",
         )
     return entry
 

@@ -89,7 +89,7 @@ def partial_error(plan: PlanData, folder: Path, what: str) -> PlanError:
         f"{what}: {count} write unit{'s' * (count > 1)} cannot be decoded, and labels near are left alone",
         where=f"{first['unit']}{more}; plan {folder}",
         remedy="restore what is damaged from a copy and run the same command again; or write what is planned "
-        f"with {command_line('apply', '--allow-partial', folder)}",
+        f"with `{command_line('apply', '--allow-partial', folder)}`",
     )
 
 

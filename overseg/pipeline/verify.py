@@ -170,7 +170,7 @@ def verify(
     if phase in (APPLYING, UNDOING):
         verb = "apply" if phase == APPLYING else "undo"
         array = " (of a job array, with --finish)" if phase == APPLYING else ""
-        what = f"the plan is {phase}: run {command_line(verb, folder)}{array} to the end first"
+        what = f"the plan is {phase}: run `{command_line(verb, folder)}`{array} to the end first"
         problems.insert(0, Problem(volume.location, what))
     return Verification(
         not problems,

@@ -208,8 +208,8 @@ def _refuse_if_held(owner: Owner, me: Owner, volume: Volume, break_lock: bool) -
             raise LockedError(
                 f"the tasks of a job array hold this volume: {owner.host}, since {owner.since}",
                 where=volume.location,
-                remedy=f"finish it with {command_line('apply', owner.host, '--finish')}; or cancel its jobs, "
-                "and then add --break-lock",
+                remedy=f"finish it with `{command_line('apply', owner.host, '--finish')}`; or cancel its "
+                "jobs, and then add --break-lock",
             )
         return
     if me.machine == _ARRAY:
